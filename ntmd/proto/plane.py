@@ -1,0 +1,213 @@
+"""What the node's core tells the data plane, and what the plane reports back.
+
+The core never touches data keys after handing them over in :class:`InstallTunnel`; the plane never
+decides. All of these are plain values, so the plane may live in another process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ntmd.proto.types import Endpoint, Path, Suite
+
+
+@dataclass(frozen=True, slots=True)
+class DataKey:
+    """One direction's data key of a session. ``slot`` was chosen by the receiver (rule C1)."""
+
+    slot: int
+    suite: Suite
+    key: bytes
+    session: int  # number of the session inside the core; counters and windows live per session
+
+
+@dataclass(frozen=True, slots=True)
+class PlanePath:
+    """A path with what the plane needs beside it: own path id and the datagram size it carries."""
+
+    path: Path
+    mtu: int = 1500  # IP packet size that fits the underlay
+    path_id: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelEntry:
+    """Everything the plane knows of one tunnel. A new entry replaces the old one whole.
+
+    ``send`` may be None (nothing confirmed yet: park). ``peer_index`` goes into bytes 4-7 of
+    directly sent datagrams; on a relayed path the leg id does. ``own_indexes`` are all indices
+    under which the peer's datagrams may arrive (session indices and delivery indices);
+    ``sources`` the peer's known (socket, remote) pairs, which never cause PeerMoved (rule C6).
+    Counters and replay windows of a ``DataKey.session`` that was in the old entry go on.
+    """
+
+    tunnel: int
+    peer_address: bytes
+    own_indexes: tuple[int, ...]
+    receive: tuple[DataKey, ...]
+    send: DataKey | None
+    peer_index: int
+    paths: tuple[PlanePath, ...]  # one, or two while in doubt
+    sources: tuple[Path, ...] = ()
+    takes_partial: bool = False
+
+
+# ------------------------------------------------------------------ commands, core to plane
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSocket:
+    """Open a UDP socket on ``interface`` bound to it, for ``family`` (4 or 6), at ``port`` (0 any).
+
+    Answered by :class:`SocketOpened` or :class:`SocketFailed`. ``address`` is the source address.
+    """
+
+    socket: int
+    interface: str
+    family: int
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSocket:
+    """Close an own socket; unknown numbers are ignored."""
+
+    socket: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstallTunnel:
+    """Put ``entry`` in place of the tunnel's present entry, atomically between two packets."""
+
+    entry: TunnelEntry
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchPath:
+    """Change only the sending paths (and known sources) of a tunnel, atomically."""
+
+    tunnel: int
+    paths: tuple[PlanePath, ...]
+    sources: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveTunnel:
+    """Forget a tunnel and its keys; unknown numbers are ignored."""
+
+    tunnel: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseParked:
+    """Packets parked for ``address`` have no way: answer them with ICMPv6 unreachable, or drop."""
+
+    address: bytes
+    unreachable: bool = True
+
+
+# ------------------------------------------------------------------ events, plane to core
+
+
+@dataclass(frozen=True, slots=True)
+class SocketOpened:
+    """The socket is open; ``local`` is its bound address and port."""
+
+    socket: int
+    local: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class SocketFailed:
+    """The socket could not be opened, or died (interface gone)."""
+
+    socket: int
+    errno: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoTunnelFor:
+    """A packet for ``address`` was parked: there is no tunnel, or none that may send yet."""
+
+    address: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PeerMoved:
+    """A data frame with the greatest counter so far came from outside ``sources`` (rule C6, 3)."""
+
+    tunnel: int
+    socket: int
+    source: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class SlotSeen:
+    """The first data frame that opened under ``session`` arrived (confirms it, rule C10)."""
+
+    tunnel: int
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownIndex:
+    """A data datagram with an index nobody owns came in (input of the reset, rule S4)."""
+
+    socket: int
+    source: Endpoint
+    index: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelActivity:
+    """Running totals of a tunnel, at most every 100 ms while they change, 1 s later otherwise.
+
+    ``greatest`` is the greatest data counter received under ``session`` and ``bitmap`` which of the
+    64 before it arrived; ``received`` counts datagrams accepted per own socket. ``gap`` is the
+    longest hole in seconds between accepted data datagrams since the previous report, begun at
+    ``gap_at``; ``lost`` the counters never seen that fell out of the window or below ``greatest``.
+    """
+
+    tunnel: int
+    tx_packets: int
+    tx_bytes: int
+    rx_packets: int
+    rx_bytes: int
+    session: int
+    greatest: int
+    bitmap: int
+    received: tuple[tuple[int, int], ...]
+    last_tx: float
+    last_rx: float
+    gap: float
+    gap_at: float
+    lost: int
+    duplicated: int
+    send_counter: int
+
+
+@dataclass(frozen=True, slots=True)
+class CounterNearLimit:
+    """A send key reached 2**27 datagrams (rule S1): rekey."""
+
+    tunnel: int
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFailed:
+    """The TUN, or the plane itself, failed."""
+
+    errno: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneStats:
+    """Drop counters and gauges of the plane; the keys are those of ``ntmd status`` drops."""
+
+    drops: dict[str, int] = field(default_factory=dict)
+    gauges: dict[str, int] = field(default_factory=dict)

@@ -1,0 +1,119 @@
+"""Every timer and limit of the protocol: seconds as float, bytes, counts, each with its reason.
+
+First values come from the protocol rules named beside them; a change needs a measurement.
+"""
+
+from __future__ import annotations
+
+# ------------------------------------------------------------------ exchange
+LADDER = (0.05, 0.05, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+"""Waits between copies of a handshake, probe or request: quick first, then doubling (3.25 s in
+all); after the last rung it is on evidence only."""
+UNPADDED_FROM_RUNG = 4  # from this copy on handshakes go unpadded, for paths under 1,228 (C8)
+REPLY_CACHE = 30.0  # a repeated request gets the identical reply for this long
+REQUEST_TIMEOUT = 6.0  # a request unanswered for this long has failed
+
+# ------------------------------------------------------------------ handshake (C8, C10, C11)
+HANDSHAKE_SIZE = 1200  # first contact: both messages padded to this UDP payload
+REKEY_SIZE = 320  # rekeys carry hashes and are padded to this
+HANDSHAKE_LIFETIME = 10.0  # an unanswered initiation is replaced by a fresh one
+INITIATION_COPY_WINDOW = 10.0  # byte-identical copies get the byte-identical response
+INITIATION_COPIES = 16
+HALF_OPEN_TOTAL = 4096
+HALF_OPEN_PER_KEY = 4
+SEQUENCE_STEP = 1 << 20  # high-water mark of initiation sequences is persisted in such steps
+SEQUENCE_KEYS = 65_536  # greatest sequence per static key, least recently used leaves
+COOKIE_SECRET_LIFETIME = 120.0
+INITIATIONS_UNDER_LOAD = 200  # accepted per second before cookies are asked for
+SIMULTANEOUS_OPEN = 10.0  # two sessions begun within this are settled by the smaller key (C12)
+
+# ------------------------------------------------------------------ sessions (C1, S1)
+REKEY_AFTER = 120.0  # age of the data key at which the initiator rekeys if data is being sent
+REKEY_AFTER_RESPONDER = 150.0  # the other end, if it still sends
+DATA_KEY_LIFETIME = 180.0  # neither sealed nor opened after this; erased
+CONTROL_KEY_LIFETIME = 24 * 3600.0  # without an authenticated answer
+COUNTER_REKEY = 1 << 27
+COUNTER_LIMIT = 1 << 28
+FAILED_OPENS_LIMIT = 1 << 36
+CONTROL_WINDOW = 1024
+DATA_WINDOW = 8192
+INDEX_QUARANTINE = 180.0  # an index or slot is not drawn again for this long (S3)
+CLOSE_COPIES = (0.0, 0.05, 0.1)  # instants of the Close copies on down (N7)
+PSK_DIRECTION_LIFETIME = 600.0
+PSK_SPENT_LINGER = 10.0
+PSK_RESUMPTION_LIFETIME = 30 * 86400.0
+
+# ------------------------------------------------------------------ resets (S4)
+RESETS_PER_SOURCE = 10  # per second
+RESETS_TOTAL = 100  # per second
+
+# ------------------------------------------------------------------ fragments (S5)
+CONTROL_MESSAGE_MAX = 16_384
+FRAGMENT_MIN = 512
+FRAGMENTS_PER_MESSAGE = 32
+FRAGMENTS_OPEN = 8
+FRAGMENT_BYTES = 65_536
+FRAGMENT_LIFETIME = 1.0
+CONTROL_PAYLOAD = 1_100  # larger control plaintexts leave in fragments
+
+# ------------------------------------------------------------------ paths (C6, C7, S6)
+SILENCE_FLOOR = 0.2  # silence while sending: max(3 RTT, this) makes a path doubtful
+PATH_SET = 8
+SESSION_SOURCES = 4
+AMPLIFICATION = 3
+AMPLIFICATION_FLOOR = 8 * 1500
+IMPLICIT_MOVE_QUIET = 2.0  # no implicit move this soon after an explicit one
+REVERT_PAUSE = (10.0, 20.0, 40.0, 80.0, 160.0)
+DOUBT_SECONDS = 2.0
+DOUBT_BYTES = 2_000_000
+DIRECT_IDLE = 120.0  # an idle direct path lapses: the next packet leaves on the relay leg
+PROMOTE_RATIO = 0.8  # a better path must be 20 % ...
+PROMOTE_MARGIN = 0.010  # ... or 10 ms quicker; direct goes before relay
+KEEPALIVE_FIRST = 20.0
+KEEPALIVE_MAX = 300.0
+SEEN_INTERVAL = 0.1
+MOVE_PADDING_ACTIVE = 1200
+MOVE_PADDING_IDLE = 128
+MOVE_BUDGET = 256_000  # bytes of all Moves of one event
+RECENT_PEER = 10.0  # a peer heard within this counts as active
+
+# ------------------------------------------------------------------ registration, direction
+REGISTRATION_LEASE = 600.0  # a node silent for this long is offline
+RECORD_LIFETIME = 7 * 86400.0
+RECORD_RENEW = 86400.0
+GRANT_LIFETIME = 7 * 86400.0
+GRANT_RENEW = 86400.0
+NAME_ANSWER_WITHIN = 4.5  # a held DNS question gets SERVFAIL then (resolvers ask again after 5 s)
+DC_RECALL_RATE = 1000  # handshakes a second of a restarted DC towards its nodes
+CANDIDATE_COPIES = 8  # first-contact datagrams per candidate and call (S7)
+DIRECTION_BYTES = 256_000  # per minute and directing DC (S7)
+
+# ------------------------------------------------------------------ relay (C5)
+LEGS_PER_NODE = 256
+LEG_QUEUE = 4  # datagrams held for a pair not yet open at both ends
+LEG_QUEUE_SECONDS = 1.0
+LEG_LINGER = 600.0
+OLD_LEG = 10.0
+
+# ------------------------------------------------------------------ certificates (C9, S8)
+NODE_CERTIFICATE = 14 * 86400.0
+SERVER_CERTIFICATE = 30 * 86400.0
+RENEW_FROM = 1 / 3
+EXPIRY_GRACE = 14 * 86400.0
+CLOCK_SLACK = 48 * 3600.0  # server certificates before the first authenticated time
+CLOCK_COMPLAINT = 3600.0
+
+# ------------------------------------------------------------------ data plane
+TUN_MTU = 1420
+DATAGRAM_MAX = 1500
+PARKED_PACKETS = 64  # per address
+PARKED_BYTES = 1 << 20  # in all
+PARKED_SECONDS = 5.0
+PLANE_EVENTS = 4096  # queue of events to the core
+ACTIVITY_INTERVAL = 0.1
+NO_TUNNEL_INTERVAL = 0.25  # per address
+
+assert REKEY_AFTER < REKEY_AFTER_RESPONDER < DATA_KEY_LIFETIME
+assert sum(LADDER) < HANDSHAKE_LIFETIME
+assert GRANT_RENEW < GRANT_LIFETIME
+assert RECORD_RENEW < RECORD_LIFETIME
