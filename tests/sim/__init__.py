@@ -1,0 +1,1 @@
+"""A deterministic network: the production cores over virtual links, NATs and clocks."""

@@ -1,0 +1,92 @@
+"""One direction of a link: delay, jitter, loss, duplication, reordering, MTU, byte counters."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ntmd.proto.types import Endpoint
+from tests.sim.clock import Clock
+
+Deliver = Callable[["Packet"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """A UDP datagram on the underlay: two endpoints and bytes, nothing else."""
+
+    source: Endpoint
+    destination: Endpoint
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        """Size of the IP packet."""
+        return len(self.data) + (28 if self.destination.family == 4 else 48)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How a link treats packets. Times in seconds, chances 0..1, ``mtu`` in bytes of IP packet.
+
+    Order is kept (as on a real link with jitter) but for the packets that ``reorder`` picks, which
+    are held back by ``reorder_by`` more.
+    """
+
+    delay: float = 0.0
+    jitter: float = 0.0
+    loss: float = 0.0
+    duplicate: float = 0.0
+    reorder: float = 0.0
+    reorder_by: float = 0.02
+    mtu: int = 1500
+
+
+class Link:
+    """Carries packets one way. ``script`` may decide the fate of single packets before the dice:
+    it returns how many copies to carry (0 drops), or None to leave it to the shape."""
+
+    def __init__(self, clock: Clock, name: str, shape: Shape) -> None:
+        self.name = name
+        self.shape = shape
+        self.up = True
+        self.script: Callable[[Packet], int | None] | None = None
+        self.packets = 0
+        self.bytes = 0
+        self.drops: Counter[str] = Counter()
+        self._clock = clock
+        self._dice = clock.stream(f"link {name}")
+        self._last = 0.0
+
+    def carry(self, packet: Packet, deliver: Deliver) -> None:
+        """Take one packet in; ``deliver`` is called for each copy that comes out, later."""
+        shape = self.shape
+        copies = self._copies(packet)
+        self.packets += copies
+        self.bytes += copies * packet.size
+        for _ in range(copies):
+            delay = shape.delay + self._dice.random() * shape.jitter
+            arrival = self._clock.now + delay
+            if shape.reorder and self._dice.random() < shape.reorder:
+                arrival += shape.reorder_by
+            else:
+                arrival = self._last = max(arrival, self._last)
+            self._clock.at(arrival, lambda: deliver(packet))
+
+    def _copies(self, packet: Packet) -> int:
+        if not self.up:
+            self.drops["down"] += 1
+            return 0
+        if packet.size > self.shape.mtu:
+            self.drops["too_big"] += 1
+            return 0
+        scripted = self.script(packet) if self.script is not None else None
+        if scripted is not None:
+            if scripted == 0:
+                self.drops["script"] += 1
+            return scripted
+        if self.shape.loss and self._dice.random() < self.shape.loss:
+            self.drops["loss"] += 1
+            return 0
+        return 2 if self.shape.duplicate and self._dice.random() < self.shape.duplicate else 1

@@ -1,0 +1,238 @@
+"""A machine of the world: interfaces that come and go, sockets, a boot clock and a wall clock."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ntmd.node.inputs import NetworkChanged, UnderlayAddress, UnderlayInterface
+from ntmd.proto.types import Endpoint
+from tests.sim.clock import EPOCH_MS
+from tests.sim.link import Link, Packet, Shape
+
+if TYPE_CHECKING:
+    from tests.sim.world import Network, World
+
+ACCESS = Shape(delay=0.010)
+WATCH_DELAY = 0.002  # from a change of the underlay to the host's hearing of it
+EPHEMERAL = 40_000
+
+
+@dataclass(slots=True)
+class Interface:
+    """A host's attachment to a network."""
+
+    name: str
+    index: int
+    network: Network
+    addresses: dict[int, str]
+    up: Link
+    down: Link
+    mtu: int
+    metric: int
+
+
+@dataclass(slots=True)
+class Socket:
+    """A UDP socket of a host: on one interface (node) or on one address (server)."""
+
+    family: int
+    port: int
+    receive: Callable[[bytes, Endpoint], None]
+    interface: str = ""
+    address: str = ""
+
+
+@dataclass
+class Host:
+    """A machine: interfaces, sockets, a boot clock and a wall clock of its own."""
+
+    world: World
+    name: str
+    boot: float
+    skew_ms: int = 0
+    interfaces: dict[str, Interface] = field(default_factory=dict)
+    sockets: list[Socket] = field(default_factory=list)
+    drops: Counter[str] = field(default_factory=Counter)
+    on_change: Callable[[NetworkChanged], None] | None = None
+    _indexes: int = 1
+    _attachments: int = 0
+
+    @property
+    def now(self) -> float:
+        """This machine's boot clock."""
+        return self.boot + self.world.clock.now
+
+    def wall_ms(self) -> int:
+        """This machine's wall clock, which ``skew_ms`` makes wrong."""
+        return EPOCH_MS + int(self.world.clock.now * 1000) + self.skew_ms
+
+    # -------------------------------------------------------------- attachment
+
+    def attach(
+        self,
+        interface: str,
+        network: Network,
+        shape: Shape = ACCESS,
+        *,
+        metric: int = 100,
+        families: tuple[int, ...] | None = None,
+    ) -> Interface:
+        """Join ``network`` with fresh addresses. The host hears of it a moment later."""
+        if interface in self.interfaces:
+            raise ValueError(f"{self.name} has {interface} already")
+        clock = self.world.clock
+        self._indexes += 1
+        self._attachments += 1
+        label = f"{self.name}.{interface}.{self._attachments}"
+        wanted = families if families is not None else network.families()
+        addresses = {family: network.allocate(family) for family in wanted}
+        entry = Interface(
+            interface,
+            self._indexes,
+            network,
+            addresses,
+            Link(clock, f"{label} up", shape),
+            Link(clock, f"{label} down", shape),
+            shape.mtu,
+            metric,
+        )
+        self.interfaces[interface] = entry
+        for address in addresses.values():
+            network.join(address, _Attachment(self, entry))
+        self._changed()
+        return entry
+
+    def detach(self, interface: str) -> None:
+        """Leave a network. Packets on their way to the old addresses are lost."""
+        entry = self.interfaces.pop(interface)
+        entry.up.up = entry.down.up = False
+        for address in entry.addresses.values():
+            entry.network.leave(address)
+        self._changed()
+
+    def move(self, interface: str, network: Network, shape: Shape = ACCESS) -> Interface:
+        """The interface leaves its network and joins another at once (hard move)."""
+        if interface in self.interfaces:
+            self.detach(interface)
+        return self.attach(interface, network, shape)
+
+    def network_state(self) -> NetworkChanged:
+        """The underlay as it is now, best interface first."""
+        ordered = sorted(self.interfaces.values(), key=lambda entry: (entry.metric, entry.index))
+        return NetworkChanged(tuple(_view(entry) for entry in ordered), self.now)
+
+    def _changed(self) -> None:
+        self.world.trace.add(self.world.clock.now, self.name, "underlay", self.network_state())
+        self.world.clock.after(WATCH_DELAY, self._tell)
+
+    def _tell(self) -> None:
+        if self.on_change is not None:
+            self.on_change(self.network_state())
+
+    # -------------------------------------------------------------- sockets
+
+    def bind(self, socket: Socket) -> Socket:
+        """Open a socket; port 0 draws one. Raises OSError as the kernel would."""
+        if socket.interface and self._address(socket) is None:
+            raise OSError(errno.ENODEV, "no such interface or address")
+        if socket.port == 0:
+            socket.port = EPHEMERAL
+            while self._taken(socket):
+                socket.port += 1
+        elif self._taken(socket):
+            raise OSError(errno.EADDRINUSE, "address in use")
+        self.sockets.append(socket)
+        return socket
+
+    def close(self, socket: Socket) -> None:
+        """Close a socket; twice is harmless."""
+        if socket in self.sockets:
+            self.sockets.remove(socket)
+
+    def send(self, socket: Socket, data: bytes, remote: Endpoint) -> int:
+        """Send a datagram; returns 0 or the errno with which the kernel refuses it."""
+        address = self._address(socket)
+        if address is None or remote.family != socket.family:
+            return errno.ENETUNREACH
+        entry = self._interface_of(address)
+        if entry is None:
+            return errno.ENETUNREACH
+        packet = Packet(Endpoint(address, socket.port), remote, data)
+        if packet.size > entry.mtu:
+            return errno.EMSGSIZE
+        self.world.trace.add(self.world.clock.now, self.name, "send", packet)
+        entry.up.carry(packet, lambda out: entry.network.forward(out))
+        return 0
+
+    def local(self, socket: Socket) -> Endpoint:
+        """Where a socket is bound."""
+        return Endpoint(self._address(socket) or "", socket.port)
+
+    def deliver(self, packet: Packet) -> None:
+        """A packet came up the interface: to the socket that is bound there."""
+        for socket in self.sockets:
+            if (
+                socket.port == packet.destination.port
+                and self._address(socket) == packet.destination.host
+            ):
+                self.world.trace.add(self.world.clock.now, self.name, "receive", packet)
+                socket.receive(packet.data, packet.source)
+                return
+        self.drops["no_socket"] += 1
+
+    def _address(self, socket: Socket) -> str | None:
+        if socket.address:
+            return socket.address if self._interface_of(socket.address) else None
+        entry = self.interfaces.get(socket.interface)
+        return entry.addresses.get(socket.family) if entry else None
+
+    def _interface_of(self, address: str) -> Interface | None:
+        for entry in self.interfaces.values():
+            if address in entry.addresses.values():
+                return entry
+        return None
+
+    def _taken(self, wanted: Socket) -> bool:
+        return any(
+            other.port == wanted.port and self._address(other) == self._address(wanted)
+            for other in self.sockets
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Attachment:
+    host: Host
+    entry: Interface
+
+    def arrive(self, packet: Packet) -> None:
+        """Over the host's link, if it is still there when the packet is."""
+        self.entry.down.carry(packet, self._up)
+
+    def _up(self, packet: Packet) -> None:
+        if self.host.interfaces.get(self.entry.name) is self.entry:
+            self.host.deliver(packet)
+
+
+def _view(entry: Interface) -> UnderlayInterface:
+    lengths = entry.network.prefix_length
+    addresses = tuple(
+        UnderlayAddress(address, lengths[family])
+        for family, address in sorted(entry.addresses.items())
+    )
+    gateways = tuple(
+        (family, "fe80::1" if family == 6 else _gateway(address, lengths[4]))
+        for family, address in sorted(entry.addresses.items())
+    )
+    return UnderlayInterface(
+        entry.name, entry.index, entry.mtu, True, addresses, gateways, entry.metric
+    )
+
+
+def _gateway(address: str, length: int) -> str:
+    network = ipaddress.IPv4Interface(f"{address}/{length}").network
+    return str(network.broadcast_address - 1)
