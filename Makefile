@@ -1,0 +1,48 @@
+# The short names. Each target installs what it needs; see CONTRIBUTING.md.
+PY := .venv/bin/python
+OUT := out
+
+.PHONY: help build test-setup check unit sim e2e test demo bench mutants doc clean
+
+help:
+	@echo "make demo      two nodes behind NATs, real programs, one moves: what survives"
+	@echo "make test      everything that proves the project: lint, types, unit, sim, e2e"
+	@echo "make build     .venv/bin/{ntmd,ntm-server}"
+	@echo "make check unit sim e2e mutants    parts of make test"
+	@echo "make bench     side by side with wireguard-go, in one run"
+
+build:
+	@.ci/setup build
+
+test-setup:
+	@.ci/setup test
+
+check: test-setup
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	.venv/bin/lint-imports --no-logo
+	$(PY) -m pytest -q -p no:cacheprovider tests/meta
+
+unit: test-setup
+	$(PY) -m pytest -q -n 2 tests/unit tests/planes tests/fuzz
+
+sim: test-setup
+	$(PY) -m pytest -q -n 2 tests/sim
+
+e2e: test-setup
+	$(PY) -m pytest -q -m e2e tests/e2e
+
+test: check unit sim e2e mutants
+
+mutants: test-setup
+	$(PY) -m tests.meta.mutants
+
+demo: test-setup
+	$(PY) -m tests.e2e.demo
+
+bench: test-setup
+	$(PY) -m tests.bench --out $(OUT)/bench.json
+
+clean:
+	rm -rf .venv build out *.egg-info

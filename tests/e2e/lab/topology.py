@@ -1,0 +1,210 @@
+"""The lab's internet: a core router, public hosts, NAT boxes and hosts behind them.
+
+Addresses: public IPv4 from 198.51.100.0/24 (servers) and 203.0.113.0/24 (NAT boxes), public IPv6
+from 2001:db8::/32, private IPv4 from 10.0.0.0/8. Every link to the core is a veth pair, or a
+:class:`~tests.e2e.lab.shim.Shim` where delay or loss is wanted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tests.e2e.lab.netns import Namespace
+from tests.e2e.lab.shim import Shim
+
+NatKind = Literal["port-restricted", "symmetric"]
+_runs = itertools.count()
+
+NAT_RULES = """
+table ip ntmdlab {{
+  chain post {{ type nat hook postrouting priority 100; oifname "wan" masquerade{random}; }}
+}}
+table inet ntmdlabfilter {{
+  chain input {{ type filter hook input priority 0; iifname "wan" ct state new drop; }}
+  chain pass {{ type filter hook forward priority 0; iifname "wan" ct state new drop; }}
+}}
+"""
+# Dropping unsolicited input matters: without it an early probe from outside takes the tuple that
+# the later outgoing datagram needs, and the NAT cannot be punched.
+
+
+@dataclass
+class Nat:
+    """A NAT box (or, without IPv4, a stateful IPv6 firewall) and the subnet behind it."""
+
+    space: Namespace
+    number: int
+    kind: NatKind
+    public4: str | None
+    public6: str | None
+    shim: Shim | None = None
+    hosts: int = 1
+
+    def reflexive(self) -> str | None:
+        """The IPv4 address that the world sees."""
+        return self.public4
+
+
+@dataclass
+class Uplink:
+    """One interface of a host, plugged into a NAT box or into the core."""
+
+    host: Namespace
+    interface: str
+    address4: str | None
+    address6: str | None
+    gateway4: str | None
+    gateway6: str | None
+
+
+class Lab:
+    """Builds and removes one lab. Use as a context manager."""
+
+    def __init__(self, label: str = "lab") -> None:
+        self.prefix = f"nt{os.getpid() % 100000}x{next(_runs)}{label}"[:40]
+        self._spaces: list[Namespace] = []
+        self._shims: list[Shim] = []
+        self._numbers = itertools.count(1)
+        self.core = self.space("core")
+        self.core.sysctl("ipv4/ip_forward", 1)
+        self.core.sysctl("ipv6/conf/all/forwarding", 1)
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove everything the lab made."""
+        for shim in self._shims:
+            with contextlib.suppress(OSError):
+                shim.close()
+        for space in reversed(self._spaces):
+            space.close()
+
+    def space(self, label: str, nameservers: Sequence[str] = ()) -> Namespace:
+        """A new, unconnected host."""
+        made = Namespace(self.prefix, label, nameservers)
+        self._spaces.append(made)
+        return made
+
+    # ------------------------------------------------------------------ links to the core
+
+    def _to_core(
+        self, space: Namespace, interface: str, v4: Sequence[str], v6: Sequence[str], shim: bool
+    ) -> Shim | None:
+        number = next(self._numbers)
+        far = f"c{number}"
+        link: Shim | None = None
+        if shim:
+            link = Shim((space.name, interface), (self.core.name, far), seed=number)
+            self._shims.append(link)
+        else:
+            self.core.ip(f"link add {far} type veth peer name {interface} netns {space.name}")
+        self.core.ip(f"link set {far} up")
+        space.ip(f"link set {interface} up")
+        for address in v4:
+            space.ip(f"addr add {address}/32 dev {interface}")
+            self.core.ip(f"route add {address}/32 dev {far}")
+        for address in v6:
+            space.ip(f"addr add {address}/128 dev {interface} nodad")
+            self.core.ip(f"-6 route add {address}/128 dev {far}")
+        # One well-known address of the core on every link serves as everybody's gateway.
+        if v4:
+            self.core.ip(f"addr add 192.0.2.1/32 dev {far}")
+            space.ip(f"route add 192.0.2.1/32 dev {interface}")
+            space.ip(f"route add default via 192.0.2.1 dev {interface} metric 100")
+        if v6:
+            self.core.ip(f"addr add 2001:db8::1/128 dev {far} nodad")
+            space.ip(f"-6 route add 2001:db8::1/128 dev {interface}")
+            space.ip(f"-6 route add default via 2001:db8::1 dev {interface} metric 100")
+        return link
+
+    def public(
+        self,
+        label: str,
+        v4: Sequence[str] = (),
+        v6: Sequence[str] = (),
+        *,
+        shim: bool = False,
+        nameservers: Sequence[str] = (),
+    ) -> Namespace:
+        """A host with public addresses on its interface ``eth0``."""
+        host = self.space(label, nameservers)
+        self._to_core(host, "eth0", v4, v6, shim)
+        return host
+
+    def nat(
+        self,
+        kind: NatKind = "port-restricted",
+        *,
+        v4: bool = True,
+        v6: bool = False,
+        shim: bool = False,
+    ) -> Nat:
+        """A NAT box whose public address was never used before in this lab."""
+        number = next(self._numbers)
+        box = self.space(f"nat{number}")
+        public4 = f"203.0.113.{number}" if v4 else None
+        public6 = f"2001:db8:f::{number:x}" if v6 else None
+        link = self._to_core(
+            box, "wan", [public4] if public4 else [], [public6] if public6 else [], shim
+        )
+        if public4:
+            box.sysctl("ipv4/ip_forward", 1)
+        if public6:
+            box.sysctl("ipv6/conf/all/forwarding", 1)
+            wan = self.core_interface(box)
+            self.core.ip(f"-6 route add 2001:db8:{number:x}::/64 via {public6} dev {wan} onlink")
+        random = " random,fully-random" if kind == "symmetric" else ""
+        box.nft(NAT_RULES.format(random=random))
+        return Nat(box, number, kind, public4, public6, link)
+
+    def core_interface(self, space: Namespace) -> str:
+        """Name of the core's end of the link to ``space`` (the one that routes its address)."""
+        for line in self.core.ip("-o route show table main").splitlines():
+            words = line.split()
+            if words[0] in space.ip("-o -4 addr show").replace("/32", "").split():
+                return words[words.index("dev") + 1]
+        for line in self.core.ip("-6 -o route show").splitlines():
+            words = line.split()
+            if words[0] in space.ip("-o -6 addr show").replace("/128", "").split():
+                return words[words.index("dev") + 1]
+        raise LookupError(space.label)
+
+    # ------------------------------------------------------------------ hosts behind NATs
+
+    def plug(
+        self, host: Namespace, interface: str, nat: Nat, *, metric: int = 100, dad: bool = False
+    ) -> Uplink:
+        """Plug a new interface of ``host`` into the network behind ``nat``: address, route."""
+        nat.hosts += 1
+        lan = f"lan{nat.hosts}"
+        nat.space.ip(f"link add {lan} type veth peer name {interface} netns {host.name}")
+        nat.space.ip(f"link set {lan} up")
+        host.ip(f"link set {interface} up")
+        four = six = gate4 = gate6 = None
+        if nat.public4:
+            four, gate4 = f"10.{nat.number}.{nat.hosts}.2", f"10.{nat.number}.{nat.hosts}.1"
+            nat.space.ip(f"addr add {gate4}/24 dev {lan}")
+            host.ip(f"addr add {four}/24 dev {interface}")
+            host.ip(f"route add default via {gate4} dev {interface} metric {metric}")
+        if nat.public6:
+            base = f"2001:db8:{nat.number:x}::{nat.hosts:x}"
+            six, gate6 = f"{base}:2", f"{base}:1"
+            nat.space.ip(f"addr add {gate6}/112 dev {lan} nodad")
+            if dad:
+                host.sysctl(f"ipv6/conf/{interface}/accept_dad", 1)
+            host.ip(f"addr add {six}/112 dev {interface}" + ("" if dad else " nodad"))
+            host.ip(f"-6 route add default via {gate6} dev {interface} metric {metric}")
+        return Uplink(host, interface, four, six, gate4, gate6)
+
+    def unplug(self, uplink: Uplink) -> None:
+        """Take the interface away, as if the cable or the Wi-Fi adapter were pulled."""
+        uplink.host.ip(f"link del {uplink.interface}", check=False)
