@@ -1,1 +1,3 @@
-"""."""
+"""ntmd: connections that survive every move. NTMobile in user space."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,175 @@
+"""Answers of the daemon as text for people. Missing fields show as a dash, never as an error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Answer = dict[str, Any]
+DASH = "-"
+
+
+def status(answer: Answer) -> str:
+    """The whole status on about a screen."""
+    node = answer.get("self") or {}
+    lines = [
+        f"{node.get('name') or DASH}  {node.get('address') or DASH}  {answer.get('state', DASH)}",
+        f"  interface {node.get('interface', DASH)}, MTU {node.get('mtu', DASH)}, "
+        f"plane {node.get('plane', DASH)}, up {age(node.get('uptime_s'))}",
+    ]
+    lines += _coordinator(answer.get("coordinator") or {})
+    lines += _section("underlay", [_underlay(item) for item in answer.get("underlay") or []])
+    lines += _section("relays", [_relay(item) for item in answer.get("relays") or []])
+    peers: list[str] = []
+    for item in answer.get("peers") or []:
+        peers += _peer(item)
+    lines += _section("peers", peers)
+    lines += _section("last moves", [handover(h) for h in (answer.get("handovers") or [])[-3:]])
+    names = answer.get("dns") or {}
+    if names:
+        lines.append(
+            f"names: {names.get('mode', DASH)}, {', '.join(names.get('domains') or []) or DASH} "
+            f"at {names.get('address') or DASH}"
+        )
+    drops = {key: n for key, n in (answer.get("drops") or {}).items() if n}
+    if drops:
+        lines.append("dropped: " + ", ".join(f"{key} {n}" for key, n in sorted(drops.items())))
+    for item in answer.get("health") or []:
+        lines.append(f"{item.get('severity', 'note')}: {item.get('text', item.get('code'))}")
+    return "\n".join(lines)
+
+
+def _section(title: str, rows: list[str]) -> list[str]:
+    return [f"{title}:", *(f"  {row}" for row in rows)] if rows else []
+
+
+def _coordinator(item: Answer) -> list[str]:
+    if not item:
+        return []
+    reach = "answers" if item.get("reachable") else "does not answer"
+    return [
+        f"coordinator: {item.get('domain', DASH)} at {item.get('endpoint', DASH)} {reach}, "
+        f"last heard {age(item.get('last_seen_s'))} ago"
+    ]
+
+
+def _underlay(item: Answer) -> str:
+    return (
+        f"{item.get('interface', DASH)} {item.get('address', DASH)} seen as "
+        f"{item.get('reflexive') or DASH}, mapping {item.get('mapping', 'unknown')}, "
+        f"filtering {item.get('filtering', 'unknown')}"
+        + ("" if item.get("usable", True) else " (not usable)")
+    )
+
+
+def _relay(item: Answer) -> str:
+    return f"{item.get('name', DASH)} {item.get('endpoint', DASH)} {milliseconds(item)}"
+
+
+def _peer(item: Answer) -> list[str]:
+    path = item.get("path") or {}
+    first = f"{item.get('name', DASH)}  {item.get('address', DASH)}  {item.get('state', DASH)}"
+    second = (
+        f"  {way(path)} {milliseconds(path)}, sent {size(item.get('tx_bytes'))}, "
+        f"received {size(item.get('rx_bytes'))}, heard {age(item.get('last_rx_s'))} ago"
+    )
+    return [first, second]
+
+
+def way(path: Answer) -> str:
+    """A path in words: ``direct via eth0 203.0.113.7:4330`` or ``relay rs1``."""
+    kind = path.get("kind", "none")
+    if kind == "direct":
+        return f"direct via {path.get('interface', DASH)} {path.get('remote', DASH)}"
+    if kind == "relay":
+        return f"relay {path.get('relay') or DASH}"
+    return "no path"
+
+
+def ping(name: str, answer: Answer) -> str:
+    """One line of ``ntmd ping``."""
+    number = answer.get("seq", DASH)
+    if answer.get("time_ms") is None:
+        return f"{name}: seq={number} {answer.get('error') or 'no answer'}"
+    via = answer.get("way") or answer.get("via") or way(answer.get("path") or answer)
+    return f"{name}: seq={number} {via} time={answer['time_ms']:.1f} ms"
+
+
+def resolve(answer: Answer) -> str:
+    """Address, name and voucher."""
+    head = f"{answer.get('name', DASH)} {answer.get('address', DASH)}"
+    vouched = answer.get("vouched_by") or answer.get("signer")
+    return head + (f"\n  vouched for by {vouched}" if vouched else "")
+
+
+def netcheck(answer: Answer) -> str:
+    """A paragraph per interface."""
+    lines = []
+    for item in answer.get("underlay") or answer.get("interfaces") or []:
+        lines.append(_underlay(item))
+        families = item.get("families")
+        if families:
+            lines.append(f"  families: {', '.join(f'IPv{family}' for family in families)}")
+        if item.get("udp"):
+            lines.append(f"  UDP: {item['udp']}")
+    lines += _section("relays", [_relay(item) for item in answer.get("relays") or []])
+    return "\n".join(lines) or "no underlay interface is usable"
+
+
+def handover(entry: Answer) -> str:
+    """One move on one line."""
+    gap = entry.get("gap_ms")
+    shown = DASH if gap is None else f"{gap:.0f} ms"
+    return (
+        f"{entry.get('at', DASH)} {entry.get('peer', DASH)}: {entry.get('cause', DASH)}; "
+        f"{entry.get('from', DASH)} -> {entry.get('to', DASH)}; gap {shown}, "
+        f"lost {_count(entry.get('lost'))}, duplicated {_count(entry.get('duplicated'))}"
+    )
+
+
+def why(answer: Answer) -> str:
+    """The chain of facts."""
+    lines = [f"{answer.get('name', DASH)}: {way(answer.get('path') or {})}"]
+    for fact in answer.get("facts") or []:
+        if not isinstance(fact, dict):
+            lines.append(f"  {fact}")
+            continue
+        evidence = f" [{fact['evidence']}]" if fact.get("evidence") else ""
+        old = f" ({age(fact['age_s'])} ago)" if fact.get("age_s") is not None else ""
+        lines.append(f"  {fact.get('text') or fact.get('fact', DASH)}{old}{evidence}")
+    advice = answer.get("advice") or answer.get("do")
+    for item in advice if isinstance(advice, list) else [advice] if advice else []:
+        lines.append(f"  you could: {item}")
+    return "\n".join(lines)
+
+
+def _count(value: Any) -> str:
+    return DASH if value is None else str(value)
+
+
+def milliseconds(item: Answer) -> str:
+    """The round trip of a path or relay."""
+    value = item.get("rtt_ms")
+    return "rtt -" if value is None else f"rtt {value:.1f} ms"
+
+
+def age(seconds: Any) -> str:
+    """A duration as a person says it."""
+    if seconds is None:
+        return DASH
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def size(count: Any) -> str:
+    """Bytes with a unit."""
+    if count is None:
+        return DASH
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError("unreachable: the last unit always returns")
