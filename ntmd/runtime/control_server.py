@@ -276,10 +276,17 @@ class Desk:
     """Turns requests into ``UserAsked`` inputs of a core, and its answers back.
 
     A client that hangs up becomes ``UserAsked(token, "cancel", {})`` with the token it cancels.
+    ``finish`` may add to a result what only the shell knows: it gets the request's ``what`` and
+    the result, and returns the result to send.
     """
 
-    def __init__(self, post: Callable[[UserAsked], None]) -> None:
+    def __init__(
+        self,
+        post: Callable[[UserAsked], None],
+        finish: Callable[[str, Any], Any] = lambda what, result: result,
+    ) -> None:
         self._post = post
+        self._finish = finish
         self._open: dict[int, Request] = {}
         self._tokens = itertools.count(1)
 
@@ -300,7 +307,7 @@ class Desk:
         if command.error is not None:
             request.fail(command.error, command.exit_code or Exit.FAILED)
         else:
-            request.answer(command.result, command.last)
+            request.answer(self._finish(request.what, command.result), command.last)
 
     def _cancel(self, token: int) -> None:
         if self._open.pop(token, None) is not None:

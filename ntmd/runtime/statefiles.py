@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from ntmd.runtime.complaints import Complaint, file_complaint
 
@@ -113,10 +114,7 @@ class FileStore:
 
     def path(self, key: str) -> Path:
         """File of ``key``; characters that a file name should not have become ``%xx``."""
-        safe = "".join(
-            c if c.isascii() and (c.isalnum() or c in "-_.") else f"%{ord(c):02x}" for c in key
-        )
-        return self.directory / (safe + SUFFIX)
+        return self.directory / (quote(key, safe="") + SUFFIX)
 
     def put(self, key: str, value: bytes | None) -> None:
         """Keep ``value`` under ``key`` durably; None removes it."""
@@ -138,10 +136,9 @@ class FileStore:
 
 
 def _key_of(path: Path) -> str:
-    head, *rest = path.name.removesuffix(SUFFIX).split("%")
     try:
-        return head + "".join(chr(int(part[:2], 16)) + part[2:] for part in rest)
-    except ValueError:
+        return unquote(path.name.removesuffix(SUFFIX), errors="strict")
+    except UnicodeDecodeError:
         raise damaged(path, "its name is not one of ours") from None
 
 
