@@ -1,0 +1,195 @@
+"""The asking commands against a control socket that answers as the contract says."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ntmd.cli.main import run
+from ntmd.runtime.control_server import ControlServer, Request
+
+STATUS: dict[str, Any] = {
+    "schema": 1,
+    "version": "0.1.0",
+    "state": "up",
+    "self": {"name": "laptop.home.test", "address": "fd5e::1", "interface": "ntm0", "mtu": 1420,
+             "plane": "python", "pid": 411, "uptime_s": 12.5},
+    "coordinator": {"domain": "home.test", "endpoint": "198.51.100.1:4330", "reachable": True,
+                    "last_seen_s": 1.2},
+    "underlay": [{"interface": "wlan0", "address": "10.1.0.2", "reflexive": "203.0.113.7:40112",
+                  "mapping": "endpoint-independent", "filtering": "address-and-port-dependent",
+                  "usable": True}],
+    "relays": [{"name": "rs1.home.test", "endpoint": "198.51.100.1:4331", "rtt_ms": 9.1}],
+    "peers": [{"name": "desk.home.test", "address": "fd5e::2", "state": "established",
+               "path": {"kind": "direct", "interface": "wlan0", "local": "10.1.0.2:4330",
+                        "remote": "203.0.113.9:4330", "relay": None, "rtt_ms": 8.7, "mtu": 1500},
+               "paths": [], "tx_bytes": 12345, "rx_bytes": 1, "last_rx_s": 0.2}],
+    "handovers": [{"id": "1", "peer": "desk.home.test", "at": "2026-01-01T00:00:00Z",
+                   "cause": "link down wlan0", "from": "direct wlan0", "to": "direct wwan0",
+                   "gap_ms": 21.0, "lost": 2, "duplicated": 0}],
+    "dns": {"mode": "file", "address": "fd5e::53", "domains": ["home.test"]},
+    "drops": {"replayed": 3, "unknown_index": 0},
+    "health": [{"code": "clock", "severity": "warning", "text": "the clock is wrong",
+                "since": None}],
+}  # fmt: skip
+
+Handler = Callable[[Request], None]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[[Handler], None]]:
+    """``serve(handler)`` starts a control socket in ``tmp_path``."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    servers: list[ControlServer] = []
+
+    def start(handler: Handler) -> None:
+        async def open_it() -> None:
+            servers.append(ControlServer(tmp_path / "ntmd.sock", handler))
+
+        asyncio.run_coroutine_threadsafe(open_it(), loop).result(10)
+
+    yield start
+
+    async def close() -> None:
+        for server in servers:
+            server.close()
+
+    asyncio.run_coroutine_threadsafe(close(), loop).result(10)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(10)
+    loop.close()
+
+
+def test_status_shows_all_that_matters(
+    serve: Callable[[Handler], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    serve(lambda request: request.answer(STATUS))
+    assert run(["--state", str(tmp_path), "status"]) == 0
+    text = capsys.readouterr().out
+    for part in ("laptop.home.test", "fd5e::1", "up", "198.51.100.1:4330", "203.0.113.7:40112",
+                 "endpoint-independent", "rs1.home.test", "direct via wlan0 203.0.113.9:4330",
+                 "8.7 ms", "12.3 kB", "link down wlan0", "gap 21 ms, lost 2", "home.test",
+                 "replayed 3", "warning: the clock is wrong"):  # fmt: skip
+        assert part in text
+    assert "unknown_index" not in text
+
+
+def test_status_json_is_the_daemons_answer(
+    serve: Callable[[Handler], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    serve(lambda request: request.answer(STATUS))
+    assert run(["status", "--json", "--state", str(tmp_path)]) == 0
+    assert json.loads(capsys.readouterr().out) == STATUS
+
+
+@pytest.mark.parametrize("answer", [{"state": "joining"}, {"self": None, "peers": [{}]}, STATUS])
+def test_missing_fields_never_fail(
+    serve: Callable[[Handler], None], tmp_path: Path, answer: dict[str, Any]
+) -> None:
+    serve(lambda request: request.answer(answer))
+    assert run(["status", "--state", str(tmp_path)]) == 0
+
+
+def test_status_of_a_node_that_is_down_is_json_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["status", "--json", "--state", str(tmp_path)]) == 3
+    assert json.loads(capsys.readouterr().out)["state"] == "down"
+
+
+def test_up_when_up_says_so_and_is_done(
+    serve: Callable[[Handler], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    serve(lambda request: request.answer(STATUS))
+    assert run(["up", "--state", str(tmp_path)]) == 0
+    assert "already up: laptop.home.test fd5e::1" in capsys.readouterr().out
+
+
+def test_ping_prints_each_answer_with_its_way(
+    serve: Callable[[Handler], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def handler(request: Request) -> None:
+        asked.append(request.arguments)
+        request.answer({"seq": 1, "way": "relay rs1.home.test", "time_ms": 31.24}, last=False)
+        request.answer({"seq": 2, "time_ms": None}, last=False)
+        request.answer({"seq": 3, "way": "direct via eth0 203.0.113.7:4330", "time_ms": 8.0})
+
+    serve(handler)
+    arguments = ["ping", "desk.home.test", "-c", "3", "-i", "0.1", "--until-direct"]
+    assert run([*arguments, "--state", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "desk.home.test: seq=1 relay rs1.home.test time=31.2 ms",
+        "desk.home.test: seq=2 no answer",
+        "desk.home.test: seq=3 direct via eth0 203.0.113.7:4330 time=8.0 ms",
+    ]
+    assert asked[0]["until_direct"] is True
+    assert (asked[0]["count"], asked[0]["interval"]) == (3, 0.1)
+
+
+def test_ping_without_any_answer_is_exit_code_4(
+    serve: Callable[[Handler], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    serve(lambda request: request.answer({"seq": 1, "time_ms": None}))
+    assert run(["ping", "desk.home.test", "-c", "1", "--state", str(tmp_path)]) == 4
+    assert "ntmd why desk.home.test" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["resolve", "why", "ping"])
+def test_a_refusal_of_the_daemon_is_shown_with_its_exit_code(
+    serve: Callable[[Handler], None],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    serve(lambda request: request.fail("there is no nobody.home.test.\nCheck the name.", 4))
+    assert run([command, "nobody.home.test", "--state", str(tmp_path)]) == 4
+    assert "Check the name." in capsys.readouterr().err
+
+
+def test_handovers_follow_prints_one_line_each(
+    serve: Callable[[Handler], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def handler(request: Request) -> None:
+        assert request.arguments["follow"] is True
+        request.answer(STATUS["handovers"], last=False)
+        request.answer(STATUS["handovers"])
+
+    serve(handler)
+    assert run(["handovers", "--follow", "--json", "--state", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["cause"] for line in lines] == ["link down wlan0"] * 2
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_name_the_command(
+    shell: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["completion", shell]) == 0
+    assert "ntmd" in capsys.readouterr().out
+
+
+def test_common_options_work_before_and_after_the_command(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    assert run(["--state", str(tmp_path / "x"), "status"]) == 3
+    assert run(["status", "-q", "--state", str(tmp_path / "x")]) == 3
+    assert run(["-v", "status", "--plane", "rust"]) == 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["up", "down", "status", "ping", "resolve", "netcheck", "handovers", "why", "leave",
+     "version", "completion"],
+)  # fmt: skip
+def test_every_command_has_help_worth_reading(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([command, "--help"]) == 0
+    assert len(capsys.readouterr().out) > 300
