@@ -8,7 +8,6 @@ that the daemon does not carry that memory around.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
@@ -20,6 +19,7 @@ from ntmd.nodefiles import NodeFiles
 from ntmd.progress import Progress
 from ntmd.runtime.complaints import Complaint, Exit
 from ntmd.runtime.journal import journal, start_logging
+from ntmd.slim import slim
 
 LEVELS = {-1: "warning", 0: "info", 1: "debug"}
 RESTARTS_MAX = 5  # restarts after a dead plane, each within a minute of the one before
@@ -141,6 +141,9 @@ def _join(invocation: Invocation, files: NodeFiles, progress: Progress) -> None:
 
 
 def _serve(invocation: Invocation, files: NodeFiles, progress: Progress) -> None:
+    slim()
+    import asyncio
+
     from ntmd.daemon import Daemon, PlaneDied
     from ntmd.membership import Membership
 
@@ -155,6 +158,8 @@ def clean(settings: Settings) -> dict[str, object]:
     """Remove what a killed run left."""
     if not settings.state.exists():
         return {"removed": []}
+    import asyncio
+
     from ntmd.platform.linux.device import give_back
 
     files = NodeFiles(settings.state)

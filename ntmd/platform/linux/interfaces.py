@@ -12,8 +12,7 @@ import ipaddress
 import socket
 from typing import Any
 
-from pyroute2 import IPRoute
-
+from ntmd.platform.linux.rtnl import IPRoute
 from ntmd.platform.linux.watch import default_gateways
 
 AF_INET, AF_INET6, AF_LINK = int(socket.AF_INET), int(socket.AF_INET6), int(socket.AF_PACKET)

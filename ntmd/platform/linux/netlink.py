@@ -14,10 +14,8 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from pyroute2 import AsyncIPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
 from ntmd.platform import Device
+from ntmd.platform.linux.rtnl import AsyncIPRoute, NetlinkError
 from ntmd.runtime.complaints import Complaint, Exit
 
 PROTOCOL = 78  # rtm_protocol of our routes

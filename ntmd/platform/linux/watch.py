@@ -15,11 +15,9 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pyroute2 import AsyncIPRoute
-from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
-
 from ntmd.node.inputs import NetworkChanged, UnderlayAddress, UnderlayInterface
 from ntmd.platform.linux.netlink import dump
+from ntmd.platform.linux.rtnl import AsyncIPRoute, NetlinkDumpInterrupted, NetlinkError
 from ntmd.runtime.clock import boot_clock
 from ntmd.runtime.journal import journal
 
