@@ -1,0 +1,325 @@
+"""From the TUN to UDP: inner packets become sealed datagrams (reading down is a packet's way).
+
+A packet is read into :attr:`Outbound.buffer` behind its virtio header. A super-packet of the kernel
+(up to 64 KiB of one flow) is cut into packets here: the headers of each are written in front of its
+payload, over the end of the one before, which is sealed already; so no payload is copied. Sealed
+datagrams of one size for one tunnel lie side by side and leave in one call of ``send``.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Callable
+
+from ntmd.dataplane import packets
+from ntmd.dataplane.packets import (
+    CHECKSUM_AT,
+    CWR,
+    FIN,
+    GSO_ECN,
+    GSO_TCP6,
+    GSO_UDP,
+    IP_HEADER,
+    MINIMUM_MTU,
+    PSH,
+    TCP,
+    UDP,
+    VNET,
+    VNET_NEEDS_CSUM,
+    VNET_SIZE,
+    pack_u16,
+    pack_u32,
+    read_u16,
+    read_u32,
+)
+from ntmd.dataplane.parking import Parking
+from ntmd.dataplane.reports import Reports
+from ntmd.dataplane.table import Sender, Table, Tunnel
+from ntmd.proto import timing
+from ntmd.proto.fragments import cut
+from ntmd.proto.frame import HEADER_SIZE, OVERHEAD
+from ntmd.proto.plane import PlanePath
+
+READ_SIZE = VNET_SIZE + 65_536
+RUN_BYTES = 65_487  # of one send: what an IPv6 datagram may hold
+RUN_SEGMENTS = 64  # of one send; newer kernels take 128
+ANSWERS_PER_SECOND = 100  # ICMPv6 errors to local senders
+
+pack_header = struct.Struct(">IIQ").pack_into  # kind to flags as one word, index, counter
+pack_nonce = struct.Struct(">IQ").pack_into
+
+Send = Callable[[memoryview, int, PlanePath], None]  # datagrams side by side, size of each, path
+Reply = Callable[[bytes], None]  # a packet for the own TUN
+
+
+class Outbound:
+    """Everything that leaves. ``send`` and ``reply`` must not keep what they are handed."""
+
+    def __init__(
+        self,
+        table: Table,
+        parking: Parking,
+        reports: Reports,
+        drops: Counter[str],
+        send: Send,
+        reply: Reply,
+    ) -> None:
+        self.buffer = bytearray(READ_SIZE)
+        self.view = memoryview(self.buffer)
+        self.segments = RUN_SEGMENTS
+        self._table, self._parking, self._reports = table, parking, reports
+        self._drops, self._send, self._reply = drops, send, reply
+        self._arena = bytearray(RUN_BYTES)
+        self._out = memoryview(self._arena)
+        self._nonce = bytearray(12)
+        self._tunnel: Tunnel | None = None  # of the run in the arena
+        self._size = self._fill = self._count = self._index = 0
+        self._addresses = b""  # source and destination of the last packet that had a way
+        self._last: Tunnel | None = None
+        self._second, self._answers = 0.0, 0
+
+    def packet(self, length: int, now: float) -> None:
+        """Take the packet in the buffer; ``length`` includes the virtio header."""
+        buffer = self.buffer
+        if buffer[18:50] == self._addresses:
+            tunnel = self._last
+        else:
+            tunnel = self._find(length, now)
+        if tunnel is None:
+            return
+        sender = tunnel.send
+        if sender is None or sender.expires <= now or not tunnel.room:
+            self._park(tunnel.peer, length, now)
+        elif buffer[1]:
+            self._super(tunnel, sender, length, now)
+        elif length - VNET_SIZE > tunnel.room:
+            self._too_big(tunnel, sender, length, now)
+        else:
+            word = sender.plain
+            if buffer[0] & VNET_NEEDS_CSUM:
+                word = self._checksum(tunnel, sender, length)
+            self._seal(tunnel, sender, word, VNET_SIZE, length, now)
+
+    def flush(self, now: float) -> None:
+        """Send the open run: nothing more will join it soon."""
+        tunnel, fill, size = self._tunnel, self._fill, self._size
+        if tunnel is None or not fill:
+            return
+        totals = tunnel.totals
+        totals.tx_packets += self._count
+        totals.tx_bytes += fill - OVERHEAD * self._count
+        totals.last_tx = now
+        self._reports.active(tunnel, now)
+        run = self._out[:fill]
+        for path in tunnel.paths:
+            index = path.path.leg or tunnel.peer_index
+            if index != self._index:
+                self._readdress(index)
+            self._send(run, size, path)
+        self._tunnel = None
+        self._fill = self._count = 0
+
+    def settle(self) -> None:
+        """The table changed: what was remembered of it does not hold any more."""
+        self._addresses, self._last = b"", None
+
+    # ------------------------------------------------------------------ where to
+
+    def _find(self, length: int, now: float) -> Tunnel | None:
+        """The tunnel of the packet in the buffer; None if it was refused or parked."""
+        buffer = self.buffer
+        if length < VNET_SIZE + IP_HEADER or buffer[VNET_SIZE] >> 4 != 6:
+            self._drops["out_not_ipv6"] += 1
+            return None
+        if read_u16(buffer, VNET_SIZE + 4)[0] != length - VNET_SIZE - IP_HEADER:
+            self._drops["out_bad_length"] += 1
+            return None
+        source, to = bytes(self.view[18:34]), bytes(self.view[34:50])
+        if packets.is_local_only(to) or packets.is_local_only(source):
+            self._drops["out_local_only"] += 1
+            return None
+        if source != self._table.own:
+            self._drops["out_wrong_source"] += 1
+            self._answer(length, packets.UNREACHABLE, packets.SOURCE_POLICY, 0, now)
+            return None
+        tunnel = self._table.by_address.get(to)
+        if tunnel is None:
+            self._park(to, length, now)
+            return None
+        self._addresses, self._last = source + to, tunnel
+        return tunnel
+
+    def _park(self, address: bytes, length: int, now: float) -> None:
+        self._parking.park(address, bytes(self.view[:length]), now)
+        self._reports.no_tunnel(address, now)
+
+    def release(self, raw: list[bytes], now: float) -> None:
+        """Take packets that were parked."""
+        for each in raw:
+            self.buffer[: len(each)] = each
+            self.packet(len(each), now)
+        self.flush(now)
+
+    def refuse(self, raw: list[bytes], unreachable: bool, now: float) -> None:
+        """There is no way for these parked packets."""
+        for each in raw:
+            self._drops["parked_no_way"] += 1
+            if unreachable:
+                self.buffer[: len(each)] = each
+                self._answer(len(each), packets.UNREACHABLE, packets.ADDRESS_UNREACHABLE, 0, now)
+
+    def _answer(self, length: int, kind: int, code: int, value: int, now: float) -> None:
+        if now - self._second >= 1.0:
+            self._second, self._answers = now, 0
+        self._answers += 1
+        if self._answers > ANSWERS_PER_SECOND:
+            self._drops["icmp_limited"] += 1
+            return
+        answer = packets.error_answer(bytes(self.view[VNET_SIZE:length]), kind, code, value)
+        if answer is not None:
+            self._reply(answer)
+
+    # ------------------------------------------------------------------ one packet
+
+    def _checksum(self, tunnel: Tunnel, sender: Sender, length: int) -> int:
+        """The kernel left the checksum to us: leave it to the peer if it can, or fill it in."""
+        _, _, _, _, start, offset = VNET.unpack_from(self.buffer)
+        protocol = self.buffer[VNET_SIZE + 6]
+        direct = start == IP_HEADER and CHECKSUM_AT.get(protocol) == offset
+        if direct and tunnel.takes_partial:
+            return sender.partial
+        if VNET_SIZE + start + offset + 2 <= length:
+            packets.complete(self.view[VNET_SIZE:length], start, offset)
+        return sender.plain
+
+    def _too_big(self, tunnel: Tunnel, sender: Sender, length: int, now: float) -> None:
+        """Larger than the path: tell the local sender, or below 1,280 cut it ourselves (S5)."""
+        if tunnel.room >= MINIMUM_MTU or length - VNET_SIZE > MINIMUM_MTU:
+            self._drops["out_too_big"] += 1
+            self._answer(length, packets.TOO_BIG, 0, max(tunnel.room, MINIMUM_MTU), now)
+            return
+        if self.buffer[0] & VNET_NEEDS_CSUM:
+            _, _, _, _, start, offset = VNET.unpack_from(self.buffer)
+            packets.complete(self.view[VNET_SIZE:length], start, offset)
+        sender.fragment = sender.fragment + 1 & 0xFFFF_FFFF
+        for piece in cut(bytes(self.view[VNET_SIZE:length]), sender.fragment, tunnel.room):
+            self.buffer[: len(piece)] = piece
+            self._seal(tunnel, sender, sender.plain, 0, len(piece), now)
+
+    # ------------------------------------------------------------------ super-packets
+
+    def _super(self, tunnel: Tunnel, sender: Sender, length: int, now: float) -> None:
+        _, kind, _, size, start, offset = VNET.unpack_from(self.buffer)
+        protocol = {GSO_TCP6: TCP, GSO_UDP: UDP}.get(kind & ~GSO_ECN)
+        if protocol is None or start < IP_HEADER or CHECKSUM_AT[protocol] != offset or not size:
+            self._drops["out_bad_gso"] += 1
+            return
+        at = VNET_SIZE + start
+        if at + packets.MINIMUM[protocol] > length:
+            self._drops["out_bad_gso"] += 1
+            return
+        head = start + (self.buffer[at + 12] // 16 * 4 if protocol == TCP else 8)
+        if protocol == TCP:
+            size = min(size, tunnel.room - head)  # a stream may be cut smaller
+        if head + VNET_SIZE > length or head + size > tunnel.room or size <= 0:
+            self._too_big(tunnel, sender, length, now)
+            return
+        self._cut(tunnel, sender, (length, head, size, start), protocol, now)
+
+    def _cut(
+        self,
+        tunnel: Tunnel,
+        sender: Sender,
+        shape: tuple[int, int, int, int],
+        protocol: int,
+        now: float,
+    ) -> None:
+        """Seal the packets of a super-packet; ``shape``: end, headers, payload size, L4 start."""
+        end, head, size, start = shape
+        buffer, view = self.buffer, self.view
+        partial = tunnel.takes_partial and start == IP_HEADER
+        word = sender.partial if partial else sender.plain
+        at = VNET_SIZE + head
+        template = bytearray(view[VNET_SIZE:at])
+        flags = template[start + 13] if protocol == TCP else 0
+        sequence = read_u32(template, start + 4)[0] if protocol == TCP else 0
+        if protocol == TCP:
+            template[start + 13] = flags & ~(FIN | PSH)
+        _set_length(template, head, size, start, protocol)
+        while at < end:
+            stop = at + size
+            if stop >= end:
+                if protocol == TCP:
+                    template[start + 13] |= flags & (FIN | PSH)
+                _set_length(template, head, end - at, start, protocol)
+                stop = end
+            begin = at - head
+            buffer[begin:at] = template
+            if not partial:
+                packets.complete(view[begin:stop], start, CHECKSUM_AT[protocol])
+            self._seal(tunnel, sender, word, begin, stop, now)
+            at = stop
+            if protocol == TCP:
+                sequence = sequence + size & 0xFFFF_FFFF
+                pack_u32(template, start + 4, sequence)
+                template[start + 13] &= ~CWR
+
+    # ------------------------------------------------------------------ sealing
+
+    def _seal(
+        self, tunnel: Tunnel, sender: Sender, word: int, begin: int, end: int, now: float
+    ) -> None:
+        """Seal ``buffer[begin:end]`` behind what is in the arena."""
+        width = end - begin + OVERHEAD
+        fill = self._fill
+        if fill and (
+            tunnel is not self._tunnel
+            or width > self._size
+            or self._count >= self.segments
+            or fill + width > RUN_BYTES
+        ):
+            self.flush(now)
+            fill = 0
+        if not fill:
+            self._tunnel, self._size = tunnel, width
+            self._index = tunnel.paths[0].path.leg or tunnel.peer_index
+        counter = sender.counter = sender.counter + 1
+        if counter >= timing.COUNTER_REKEY and not self._may_go_on(tunnel, sender):
+            return
+        pack_header(self._arena, fill, word, self._index, counter)
+        pack_nonce(self._nonce, 0, word, counter)
+        stop = fill + width
+        sender.seal(self._nonce, self.view[begin:end], None, self._out[fill + HEADER_SIZE : stop])
+        self._fill = stop
+        self._count += 1
+        if width < self._size:
+            self.flush(now)  # only the last of a run may be shorter
+
+    def _may_go_on(self, tunnel: Tunnel, sender: Sender) -> bool:
+        """Tell once that a key is nearly used up; stop at its limit (S1)."""
+        if not sender.limit_told:
+            sender.limit_told = True
+            self._reports.near_limit(tunnel, sender.number)
+        if sender.counter <= timing.COUNTER_LIMIT:
+            return True
+        sender.counter = timing.COUNTER_LIMIT
+        self._drops["out_counter_limit"] += 1
+        return False
+
+    def _readdress(self, index: int) -> None:
+        """Overwrite the index of all datagrams in the arena, byte by byte with strided slices."""
+        arena, fill, size, count = self._arena, self._fill, self._size, self._count
+        for i, byte in enumerate(index.to_bytes(4, "big")):
+            arena[4 + i : fill : size] = bytes((byte,)) * count
+        self._index = index
+
+
+def _set_length(template: bytearray, head: int, size: int, start: int, protocol: int) -> None:
+    """Headers for ``size`` bytes of payload: lengths, and the sum over the pseudo-header."""
+    pack_u16(template, 4, head - IP_HEADER + size)
+    layer4 = head - start + size
+    if protocol == UDP:
+        pack_u16(template, start + 4, layer4)
+    pseudo = packets.pseudo_sum(template[8:40], layer4, protocol)
+    pack_u16(template, start + CHECKSUM_AT[protocol], pseudo)

@@ -1,0 +1,93 @@
+"""Table, outbound, inbound and reports wired together: what every Python plane drives.
+
+Pure: descriptors, the clock and the process around it belong to the caller.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from ntmd.dataplane.inbound import Inbound, Up
+from ntmd.dataplane.outbound import Outbound, Reply, Send
+from ntmd.dataplane.parking import Parking
+from ntmd.dataplane.reports import Reports
+from ntmd.dataplane.runs import Runs, Write
+from ntmd.dataplane.table import Table
+from ntmd.dataplane.window import DEFAULT_SIZE
+from ntmd.proto.plane import InstallTunnel, ReleaseParked, RemoveTunnel, SwitchPath
+
+
+class Switchboard:
+    """The whole plane but its descriptors."""
+
+    def __init__(
+        self,
+        drops: Counter[str],
+        *,
+        send: Send,
+        write: Write,
+        reply: Reply,
+        up: Up,
+        vnet: bool,
+        join: tuple[int, ...],
+        window: int = DEFAULT_SIZE,
+    ) -> None:
+        self.table = Table(window)
+        self.reports = Reports(self.table, drops)
+        self.parking = Parking(drops)
+        self.outbound = Outbound(self.table, self.parking, self.reports, drops, send, reply)
+        self.runs = Runs(write, drops, vnet=vnet, join=join)
+        self.inbound = Inbound(self.table, self.runs, self.reports, drops, up)
+        self._erase_at: float | None = None
+
+    def set_own_address(self, address: bytes) -> None:
+        """The own virtual address (16 bytes)."""
+        self.table.set_own_address(address)
+        self.outbound.settle()
+
+    def apply(self, command: Any, now: float) -> None:
+        """Carry out a command of the core, between two packets."""
+        self.outbound.flush(now)
+        self.runs.close()
+        match command:
+            case InstallTunnel(entry=entry):
+                self.table.install(entry, now)
+                self._changed()
+                self.outbound.release(self.parking.release(entry.peer_address), now)
+            case SwitchPath():
+                self.table.switch(command)
+                tunnel = self.table.by_number.get(command.tunnel)
+                if tunnel is not None:
+                    self.outbound.release(self.parking.release(tunnel.peer), now)
+            case RemoveTunnel(tunnel=number):
+                self.table.remove(number)
+                self.reports.forget(number)
+                self._changed()
+            case ReleaseParked(address=address, unreachable=unreachable):
+                raw = self.parking.release(address)
+                self.outbound.refuse(raw, unreachable, now)
+
+    def expire(self, now: float) -> None:
+        """Erase old keys, drop packets that waited too long."""
+        if self._erase_at is not None and self._erase_at <= now:
+            self.table.expire(now)
+            self._changed()
+        self.parking.expire(now)
+
+    def deadline(self) -> float | None:
+        """When something is to be told or erased."""
+        instants = (self.reports.deadline(), self.parking.deadline(), self._erase_at)
+        return min((each for each in instants if each is not None), default=None)
+
+    def gauges(self) -> dict[str, int]:
+        """What is held at the moment."""
+        return {
+            "tunnels": len(self.table.by_number),
+            "indexes": len(self.table.by_index),
+            "parked": len(self.parking),
+        }
+
+    def _changed(self) -> None:
+        self.outbound.settle()
+        self._erase_at = self.table.deadline()
