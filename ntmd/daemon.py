@@ -39,6 +39,7 @@ from ntmd.proto.plane import (
     RemoveTunnel,
     SwitchPath,
 )
+from ntmd.proto.timing import CLOSE_COPIES
 from ntmd.proto.types import format_address
 from ntmd.runtime.clock import boot_clock, wall_ms
 from ntmd.runtime.complaints import Complaint, Exit
@@ -48,7 +49,8 @@ from ntmd.runtime.journal import Trace, journal
 
 USABLE_WITHIN = 8.0  # seconds that a first registration may take
 SETTLED_WITHIN = 3.0  # seconds after which a node with an address counts as usable as it is
-GOODBYE = 1.0  # seconds for the copies of Close and the deregistration
+GOODBYE = 1.0  # seconds for the core to say goodbye
+LAST_COPY = CLOSE_COPIES[-1] + 0.05  # and for the last copy of Close to leave
 ADVICE = {
     "joining": "the coordinator {domain} did not answer within {seconds:.0f} s.",
     "offline": "there is no network: no interface has an address that could carry a tunnel.",
@@ -72,7 +74,7 @@ class Daemon:
         self.settings = settings
         self.state = "joining"
         self.progress = progress
-        self._files = files
+        self._store = files.store()
         self._membership = membership
         self._started = time.monotonic()
         self._platform = LinuxPlatform(settings.state, membership.fingerprint)
@@ -97,6 +99,8 @@ class Daemon:
         try:
             await self._serve(loop)
         finally:
+            for request in self._downs:
+                request.answer({"pid": os.getpid()})
             self._control.close()
             self._writer.shutdown()
 
@@ -112,12 +116,11 @@ class Daemon:
             self._membership.identity(),
             self._membership.trust(),
             self._membership.home(),
-            self._files.store().read_all(),
+            self._store.read_all(),
             random=os.urandom,
             now=now,
             wall_ms=wall_ms(),
-            mark=self._files.sequence(),
-            persist=self._files.keep_sequence,
+            persist=self._store.put,
         )
         self._driver = Driver(core, self._execute, trace=self._trace)
         self._desk = Desk(self._driver.post, self._finish_answer)
@@ -189,6 +192,7 @@ class Daemon:
                 self._names.answered(command)
             case ConfigureDevice():
                 self._device = command
+                self._plane.set_own_address(command.address)
                 self._spawn(self._configure(command), "configuring the TUN")
             case StateChanged():
                 self._state_changed(command)
@@ -199,7 +203,7 @@ class Daemon:
 
     def _keep(self, command: Store) -> None:
         try:
-            self._files.store().put(command.key, command.value)
+            self._store.put(command.key, command.value)
         except Complaint as complaint:
             log.warning("cannot remember", key=command.key, why=complaint.what)
 
@@ -320,6 +324,7 @@ class Daemon:
                 await asyncio.wait_for(self._said_down.wait(), GOODBYE)
             except TimeoutError:
                 log.debug("did not wait for the last answers")
+            await asyncio.sleep(LAST_COPY)
             self._driver.stop()
 
     def _spawn(self, work: Any, what: str) -> None:

@@ -10,6 +10,7 @@ from ntmd.node.commands import NameAnswered
 from ntmd.node.inputs import NameAsked
 from ntmd.platform import Names, Platform
 from ntmd.platform.linux.names import StubResolver
+from ntmd.runtime.clock import wall_ms
 from ntmd.runtime.complaints import Complaint
 from ntmd.runtime.journal import journal
 
@@ -21,6 +22,7 @@ class Resolver:
 
     def __init__(self, mode: str, platform: Platform, asked: Callable[[NameAsked], None]) -> None:
         self.note = ""
+        self._since = 0
         self._mode = mode
         self._platform = platform
         self._asked = asked
@@ -79,8 +81,10 @@ class Resolver:
     def health(self) -> list[dict[str, Any]]:
         """A note if names do not resolve although they should."""
         if not self.note:
+            self._since = 0
             return []
-        return [{"code": "names", "severity": "warning", "text": self.note, "since": None}]
+        self._since = self._since or wall_ms() // 1000
+        return [{"code": "names", "severity": "warning", "text": self.note, "since": self._since}]
 
     def close(self) -> None:
         """Stop serving."""

@@ -3,8 +3,8 @@
 ====================== =========================================================================
 ``node.key``           the static X25519 key (32 bytes, checked), mode 0600, never leaves the node
 ``enrolment.json``     what the account server answered at join: name, certificates, coordinator
-``sequence``           high-water mark of initiation sequences (rule C10)
-``store/``             what the core remembers: peers, relays, own record; one file per key
+``store/``             what the core remembers: peers, relays, own record, the high-water mark of
+                       initiation sequences (rule C10); one file per key
 ``run.json``           what the present run made in the kernel (:mod:`ntmd.platform.linux.device`)
 ``resolv.conf.saved``  the resolv.conf from before
 ``ntmd.lock``          held while a daemon runs; contains its process id
@@ -45,7 +45,6 @@ class NodeFiles:
         self._check_owner()
         self.key_file = state / "node.key"
         self.enrolment_file = state / "enrolment.json"
-        self.sequence_file = state / "sequence"
         self._lock = -1
 
     def _check_owner(self) -> None:
@@ -103,19 +102,6 @@ class NodeFiles:
             write_file(self.key_file, KEY_MAGIC + key + hashlib.sha256(key).digest())
         return self.key()
 
-    def sequence(self) -> int:
-        """High-water mark of initiation sequences; 0 at first."""
-        if not self.sequence_file.exists():
-            return 0
-        text = read_file(self.sequence_file, 64).strip()
-        if not text.isdigit():
-            raise damaged(self.sequence_file, "it does not hold a number")
-        return int(text)
-
-    def keep_sequence(self, mark: int) -> None:
-        """Persist the mark before it is used."""
-        write_file(self.sequence_file, f"{mark}\n".encode())
-
     def store(self) -> FileStore:
         """The core's memory."""
         return FileStore(self.state / "store")
@@ -123,6 +109,6 @@ class NodeFiles:
     def forget(self) -> None:
         """Delete everything that makes this directory a node, keys first; keep the settings."""
         remove_file(self.key_file)
-        for name in ("enrolment.json", "sequence", "ntmd.log", "ntmd.log.1"):
+        for name in ("enrolment.json", "ntmd.log", "ntmd.log.1"):
             remove_file(self.state / name)
         shutil.rmtree(self.state / "store", ignore_errors=True)

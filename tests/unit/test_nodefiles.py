@@ -48,16 +48,6 @@ def test_the_lock_of_a_dead_daemon_holds_nobody_up(tmp_path: Path) -> None:
     assert (tmp_path / "ntmd.lock").read_text() == f"{os.getpid()}\n"
 
 
-def test_the_sequence_survives_and_damage_is_named(tmp_path: Path) -> None:
-    files = NodeFiles(tmp_path)
-    assert files.sequence() == 0
-    files.keep_sequence(1 << 63)
-    assert NodeFiles(tmp_path).sequence() == 1 << 63
-    files.sequence_file.write_bytes(b"-1")
-    with pytest.raises(Complaint, match=str(files.sequence_file)):
-        files.sequence()
-
-
 def test_a_directory_open_to_others_is_closed(tmp_path: Path) -> None:
     state = tmp_path / "state"
     state.mkdir(mode=0o755)
@@ -68,7 +58,6 @@ def test_a_directory_open_to_others_is_closed(tmp_path: Path) -> None:
 def test_forgetting_keeps_the_settings_only(tmp_path: Path) -> None:
     files = NodeFiles(tmp_path)
     files.key_or_new(os.urandom)
-    files.keep_sequence(5)
     files.store().put("self", b"x")
     files.enrolment_file.write_text("{}")
     (tmp_path / "ntmd.toml").write_text("port = 1\n")
