@@ -1,0 +1,403 @@
+"""The node's core: builds the parts, hands each input to the part it concerns, has one deadline.
+
+Read :mod:`ntmd.node` first (the life of a node and of a tunnel). Nothing is decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ntmd.node.asked import Asked
+from ntmd.node.calls import Calls
+from ntmd.node.clock import PlatformClock
+from ntmd.node.commands import RenewCertificate
+from ntmd.node.common import Common
+from ntmd.node.direction import Directions
+from ntmd.node.follow import Follow
+from ntmd.node.inputs import (
+    CertificateRenewed,
+    ClockRead,
+    CommandFailed,
+    DeviceReady,
+    NameAsked,
+    NetworkChanged,
+    Stopping,
+)
+from ntmd.node.journal import Journal
+from ntmd.node.keepalive import KeepAlive
+from ntmd.node.memory import SEQUENCE, Memory
+from ntmd.node.move import Moves
+from ntmd.node.names import Names
+from ntmd.node.policy import NodePolicy
+from ntmd.node.probing import Prober
+from ntmd.node.receive import Receive
+from ntmd.node.registration import Registration
+from ntmd.node.relays import Relays
+from ntmd.node.requests import Requests
+from ntmd.node.seen import SeenReports
+from ntmd.node.settings import Home, NodeSettings
+from ntmd.node.status import Status
+from ntmd.node.steering import Steering
+from ntmd.node.timers import Timers
+from ntmd.node.tunnel import Open
+from ntmd.node.tunnels import Tunnel, Tunnels
+from ntmd.node.underlay import Underlay
+from ntmd.proto.certs import Trust
+from ntmd.proto.errors import ProtocolError
+from ntmd.proto.io import DatagramReceived, SendDatagram, SendFailed, Store, UserAsked
+from ntmd.proto.plane import (
+    CounterNearLimit,
+    DeviceFailed,
+    NoTunnelFor,
+    PeerMoved,
+    PlaneStats,
+    SlotSeen,
+    SocketFailed,
+    SocketOpened,
+    TunnelActivity,
+    UnknownIndex,
+)
+from ntmd.proto.session import Identity, Sequencer, SessionEngine
+from ntmd.proto.timing import RENEW_FROM
+
+RECENT_START = 3600_000  # peers active this recently are called at start (rule S4), ms
+RENEW_RETRY = 3600.0  # a renewal that failed is tried again after this, seconds
+ERROR_DOUBT = 5.0  # refused datagrams raise doubt about a path at most this often, seconds
+
+
+class NodeCore:
+    """Decides for one node. See :class:`ntmd.proto.io.Core` for the contract.
+
+    ``stored`` is what earlier ``Store`` commands wrote. ``persist(key, value)``, if given, writes
+    durably before it returns; it is used for the sequence mark, which must be on disk before use
+    (rule C10). Without it the mark goes out as an ordinary ``Store``.
+    """
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        identity: Identity,
+        trust: Trust,
+        home: Home,
+        stored: Mapping[str, bytes],
+        *,
+        random: Callable[[int], bytes],
+        now: float,
+        wall_ms: int,
+        persist: Callable[[str, bytes], None] | None = None,
+    ) -> None:
+        commands: list[Any] = []
+        memory = Memory({k: v for k, v in stored.items() if k != SEQUENCE}, commands.append)
+        if memory.record and not identity.record:
+            identity = replace(identity, record=memory.record)
+        clock = PlatformClock(wall_ms, now, memory.clock_ms)
+        write = persist or (lambda key, value: commands.append(Store(key, value)))
+        mark = int.from_bytes(stored.get(SEQUENCE, b"")[:8], "big")
+        sequencer = Sequencer(mark, lambda value: write(SEQUENCE, value.to_bytes(8, "big")))
+        policy = NodePolicy(lambda: self.common, lambda: self.tunnels)
+        engine = SessionEngine(
+            identity, trust, policy, random=random, platform_ms=clock, sequencer=sequencer
+        )
+        self.common = Common(
+            settings, home, identity, trust, random, engine, Timers(), clock, memory, now, commands
+        )
+        self._stats = PlaneStats()
+        self._error_doubt: dict[int, float] = {}
+        self._greeted = False
+        self._build()
+        for key in memory.unreadable:
+            self.common.tell("warning", "stored entry unreadable", key=key)
+        self.registration.configure()
+        self._plan_renewal(now)
+
+    def _build(self) -> None:
+        common = self.common
+        self.underlay = Underlay(common)
+        self.prober = Prober(common)
+        self.requests = Requests(common)
+        self.relays = Relays(
+            common,
+            self.underlay,
+            self.prober,
+            self.requests,
+            leg_changed=lambda peer, now: self.calls.leg_changed(peer, now),
+            home_changed=self._home_changed,
+        )
+        self.registration = Registration(
+            common,
+            self.underlay,
+            self.prober,
+            self.requests,
+            relays_known=self.relays.set_home,
+            registered=self._registered,
+            state_changed=lambda now: None,
+        )
+        self.keepalive = KeepAlive(common, lambda: [self.registration.uplink, *self.relays.warm()])
+        self.tunnels = Tunnels(common, self.underlay, self.relays)
+        self.journal = Journal(common)
+        self.calls = Calls(common, self.underlay, self.relays, self.tunnels)
+        self.steering = Steering(
+            common,
+            self.underlay,
+            self.prober,
+            self.relays,
+            self.tunnels,
+            self.registration.reflexive,
+            self._rescue,
+        )
+        self.directions = Directions(
+            common,
+            self.underlay,
+            self.requests,
+            self.relays,
+            self.tunnels,
+            self.registration.uplink,
+            to_caller=lambda t, start, now: self.calls.directed(t, start, now, caller=True),
+            to_called=lambda t, start, now: self.calls.directed(t, start, now, caller=False),
+            refused=self.calls.refused,
+        )
+        self.names = Names(common, self.tunnels, self.calls.want_name)
+        self.calls.wire(self.directions, self.names, self.steering)
+        self.follow = Follow(
+            common,
+            self.underlay,
+            self.prober,
+            self.tunnels,
+            self.steering,
+            self.directions,
+            self.journal,
+        )
+        self.steering.proved = self.follow.proved
+        self.moves = Moves(
+            common,
+            self.underlay,
+            self.prober,
+            self.relays,
+            self.tunnels,
+            self.steering,
+            self.registration,
+            self.journal,
+            self.calls.call,
+        )
+        self.seen = SeenReports(common)
+        self.status = Status(
+            common,
+            self.underlay,
+            self.registration,
+            self.relays,
+            self.tunnels,
+            self.journal,
+            lambda: self._stats,
+        )
+        self.asked = Asked(
+            common,
+            self.names,
+            self.tunnels,
+            self.steering,
+            self.prober,
+            self.registration,
+            self.relays,
+            self.journal,
+            self.status,
+        )
+        self.receive = Receive(
+            common,
+            self.prober,
+            self.requests,
+            self.registration,
+            self.relays,
+            self.tunnels,
+            self.calls,
+            self.steering,
+            self.follow,
+            self.directions,
+            self.journal,
+        )
+
+    # -------------------------------------------------------------- the contract
+
+    def handle(self, event: Any, now: float) -> None:
+        """Take one thing that happened."""
+        match event:
+            case DatagramReceived():
+                self._datagram(event, now)
+            case TunnelActivity():
+                self._activity(event, now)
+            case SendFailed():
+                self._send_failed(event, now)
+            case NetworkChanged():
+                self.moves.network_changed(event, now)
+            case SocketOpened():
+                self._socket_opened(event, now)
+            case SocketFailed():
+                socket = self.underlay.failed(event, now)
+                if socket is not None:
+                    self.moves.socket_failed(socket, now)
+            case NoTunnelFor():
+                self.calls.want_address(event.address, now)
+            case NameAsked():
+                self.names.asked(event, now)
+            case UserAsked():
+                self.asked.asked(event, now)
+            case _:
+                self._plane_event(event, now)
+        self._settle(now)
+
+    def _plane_event(self, event: Any, now: float) -> None:
+        match event:
+            case PeerMoved():
+                tunnel = self.tunnels.by_number(event.tunnel)
+                if tunnel is not None:
+                    self.follow.source_changed(tunnel, event, now)
+            case SlotSeen():
+                tunnel = self.tunnels.by_number(event.tunnel)
+                if tunnel is not None and tunnel.handle is not None:
+                    self.common.engine.slot_seen(tunnel.handle, event.session, now)
+            case UnknownIndex():
+                self.common.engine.unknown_index(event, now)
+            case CounterNearLimit():
+                tunnel = self.tunnels.by_number(event.tunnel)
+                if tunnel is not None:
+                    self.steering.rekey(tunnel, now)
+            case PlaneStats():
+                self._stats = event
+            case _:
+                self._shell_event(event, now)
+
+    def _shell_event(self, event: Any, now: float) -> None:
+        match event:
+            case Stopping():
+                self._stop(event, now)
+            case ClockRead():
+                self.common.clock.read(event.wall_ms, now)
+            case CertificateRenewed():
+                self._renewed(event, now)
+            case DeviceReady():
+                self.registration.say_state(now)
+            case CommandFailed() | DeviceFailed():
+                self._failed(event)
+            case _:
+                raise TypeError(f"not an input of a node: {type(event).__name__}")
+
+    def handle_deadline(self, now: float) -> None:
+        """The instant returned by :meth:`deadline` has passed."""
+        self.common.timers.run(now)
+        engine_deadline = self.common.engine.deadline()
+        if engine_deadline is not None and engine_deadline <= now:
+            self.common.engine.handle_deadline(now)
+        self._settle(now)
+
+    def take_commands(self) -> list[Any]:
+        """All wishes since the last call, in order."""
+        taken, self.common.commands[:] = list(self.common.commands), []
+        return taken
+
+    def deadline(self) -> float | None:
+        """When to call :meth:`handle_deadline`; in the past while commands wait; None: never."""
+        if self.common.commands:
+            return 0.0
+        instants = [self.common.timers.deadline(), self.common.engine.deadline()]
+        return min((i for i in instants if i is not None), default=None)
+
+    def _settle(self, now: float) -> None:
+        """Pass on what the engine wants sent, and its events, until it has no more to say."""
+        while outputs := self.common.engine.take_outputs():
+            for output in outputs:
+                if isinstance(output, SendDatagram):
+                    self.common.emit(output)
+                else:
+                    self.receive.event(output, now)
+
+    # -------------------------------------------------------------- inputs
+
+    def _datagram(self, event: DatagramReceived, now: float) -> None:
+        if self.relays.reset_received(event.data, now):
+            return
+        self.common.engine.receive(event.data, event.socket, event.source, now)
+
+    def _activity(self, event: TunnelActivity, now: float) -> None:
+        tunnel = self.tunnels.by_number(event.tunnel)
+        if tunnel is None or not tunnel.installed:
+            return
+        self.steering.activity(tunnel, event, now)
+        self.journal.activity(tunnel, event, now)
+        self.seen.activity(tunnel, event, now)
+
+    def _send_failed(self, event: SendFailed, now: float) -> None:
+        """The kernel's word is a hint: it raises doubt, it never kills a path (rule N5)."""
+        self.common.counters["send_failed"] += 1
+        for tunnel in self.tunnels.all():
+            if tunnel.paths.primary != event.path or not isinstance(tunnel.state, Open):
+                continue
+            if now - self._error_doubt.get(tunnel.number, -1e9) > ERROR_DOUBT:
+                self._error_doubt[tunnel.number] = now
+                self.steering.doubt(tunnel, now)
+
+    def _socket_opened(self, event: SocketOpened, now: float) -> None:
+        socket = self.underlay.opened(event)
+        if socket is None:
+            return
+        if not self.relays.by_name and self.common.memory.relays:
+            self.relays.set_home(self.common.memory.relays, now)
+        self.moves.socket_opened(socket, now)
+        self.keepalive.start(now)
+        if not self._greeted:
+            self._greeted = True
+            self._greet(now)
+
+    def _greet(self, now: float) -> None:
+        """After a start: call every peer that was active lately; its keys to us are gone (S4)."""
+        since = self.common.clock(now) - RECENT_START
+        for known in list(self.common.memory.peers.values()):
+            if known.met and known.active_ms > since:
+                self.calls.greet(known.name, now)
+
+    def _registered(self, keepalive: float, now: float) -> None:
+        if keepalive > self.keepalive.interval:
+            self.keepalive.start(now, keepalive)
+
+    def _home_changed(self, name: str, now: float) -> None:
+        self.registration.home_relay = name
+        self.registration.refresh(now)
+
+    def _rescue(self, tunnel: Tunnel, now: float) -> None:
+        """Nothing answers on any way: shake hands anew, and ask the coordinator beside it."""
+        self.calls.call(tunnel, now)
+        self.directions.ask(tunnel.peer.name, b"", now)
+
+    # -------------------------------------------------------------- the shell
+
+    def _plan_renewal(self, now: float) -> None:
+        """Ask for a new certificate from a third of its life on, with jitter (rule C9)."""
+        try:
+            leaf = self.common.own_leaf()
+        except ProtocolError:
+            return
+        life = (leaf.not_after_ms - leaf.not_before_ms) / 1000
+        spent = (self.common.clock(now) - leaf.not_before_ms) / 1000
+        jitter = self.common.number(2) / 0xFFFF * life / 20
+        self.common.emit(RenewCertificate(max(0.0, life * RENEW_FROM + jitter - spent)))
+
+    def _renewed(self, event: CertificateRenewed, now: float) -> None:
+        self.common.identity = replace(self.common.identity, certificates=event.certificates)
+        self.common.engine.set_identity(self.common.identity)
+        self._plan_renewal(now)
+        self.registration.refresh(now)
+
+    def _failed(self, event: CommandFailed | DeviceFailed) -> None:
+        what = event.command if isinstance(event, CommandFailed) else "data plane"
+        self.common.tell("warning", "failed", command=what, errno=event.errno, text=event.text)
+        if what == "RenewCertificate":
+            self.common.emit(RenewCertificate(RENEW_RETRY))
+
+    def _stop(self, event: Stopping, now: float) -> None:
+        if self.common.stopping:
+            return
+        self.registration.deregister(now)
+        self.calls.close_all(now)
+        self.common.stopping = True
+        self.common.timers.cancel("keepalive")
+        self.registration.say_state(now)
+        self.common.tell("info", "stopping", reason=event.reason)

@@ -1,0 +1,244 @@
+"""Following a peer that moved: its sealed Move, or data from a new source (rule C6, 2 and 3).
+
+The sending path switches at once and is challenged within one round trip; until the new source
+answered, data also goes over the previous path or the relay leg. A source that does not answer, or
+a previous one that still does after an implicit move, makes the tunnel go back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ntmd.node.common import Common
+from ntmd.node.direction import Directions
+from ntmd.node.journal import Journal
+from ntmd.node.probing import Prober, Proof
+from ntmd.node.steering import Steering
+from ntmd.node.tunnel import Open
+from ntmd.node.tunnels import Tunnel, Tunnels
+from ntmd.node.underlay import Underlay
+from ntmd.proto.messages import Answer, Move, MoveCause
+from ntmd.proto.plane import PeerMoved
+from ntmd.proto.session import MessageReceived
+from ntmd.proto.timing import IMPLICIT_MOVE_QUIET, REVERT_PAUSE, SILENCE_FLOOR
+from ntmd.proto.types import Path
+
+EXPLICIT_PATIENCE = 3.0  # a listed candidate may take a NAT and some loss to answer, in silences
+
+
+@dataclass(slots=True)
+class _Following:
+    """A switch that is not proven yet."""
+
+    new: Path
+    previous: Path | None
+    implicit: bool
+    previous_answered: bool = False
+
+
+class Follow:
+    """Peers' moves."""
+
+    def __init__(
+        self,
+        common: Common,
+        underlay: Underlay,
+        prober: Prober,
+        tunnels: Tunnels,
+        steering: Steering,
+        directions: Directions,
+        journal: Journal,
+    ) -> None:
+        self._common, self._underlay, self._prober = common, underlay, prober
+        self._tunnels, self._steering = tunnels, steering
+        self._directions, self._journal = directions, journal
+        self._pending: dict[int, _Following] = {}
+        self._accepted: dict[int, float] = {}
+        self._refuse_until: dict[int, float] = {}
+        self._reverts: dict[int, int] = {}
+
+    # -------------------------------------------------------------- explicit
+
+    def moved(self, tunnel: Tunnel, event: MessageReceived, move: Move, now: float) -> None:
+        """A sealed Move came in."""
+        self._answer(tunnel, event, move.nonce, now)
+        if move.seq <= tunnel.peer_seq:
+            if move.seq == tunnel.peer_seq:
+                self._steering.noticed(tunnel, event.path, now)
+            return
+        tunnel.peer_seq = move.seq
+        self._accepted[tunnel.number] = now
+        before = tunnel.paths.primary
+        if move.old_dead:
+            tunnel.paths.lapse()
+            tunnel.candidates.clear()
+            if tunnel.handle is not None:
+                self._prober.cancel(tunnel.handle, keep=lambda p: p.relayed)
+        self._journal.begin(
+            tunnel,
+            own=False,
+            seq=move.seq,
+            cause=_cause(move.cause),
+            before=self._steering.describe(before),
+            after=self._steering.describe(event.path),
+            started=now,
+            now=now,
+        )
+        self._journal.heard(tunnel, now)
+        listed = self._directions.sift(move.candidates)
+        self._switch(tunnel, event.path, before, old_dead=move.old_dead, now=now)
+        self._steering.candidates_came(tunnel, listed, now)
+        if isinstance(tunnel.state, Open):
+            tunnel.busy_at = max(tunnel.busy_at, now - 60.0)
+
+    def _answer(self, tunnel: Tunnel, event: MessageReceived, nonce: int, now: float) -> None:
+        observed = None if event.path.relayed else event.path.remote
+        answer = Answer(nonce, observed, self._common.clock(now), tunnel.seen())
+        self._common.engine.tell(event.handle, answer, now, path=event.path)
+
+    def _switch(
+        self, tunnel: Tunnel, arrival: Path, before: Path | None, *, old_dead: bool, now: float
+    ) -> None:
+        """Send to where the Move came from; and, until that is proven, one more way."""
+        relay = self._steering.relay_way(tunnel)
+        new = (relay or arrival) if arrival.relayed else arrival
+        spare = relay
+        if not old_dead and before is not None and self._underlay.is_open(before.socket):
+            spare = before
+        paths = (new,) if spare is None or spare == new else (new, spare)
+        self._tunnels.switch(tunnel, paths)
+        if new.relayed:
+            self._pending.pop(tunnel.number, None)
+            self._tunnels.switch(tunnel, (new,) if old_dead else paths)
+            return
+        previous = None if old_dead else before
+        self._begin(tunnel, _Following(new, previous, implicit=False), now)
+
+    def _begin(self, tunnel: Tunnel, following: _Following, now: float) -> None:
+        self._pending[tunnel.number] = following
+        tunnel.doubted = tunnel.unanswered = None
+        self._steering.challenge(tunnel, following.new, now, "follow")
+        if following.previous is not None:
+            self._steering.challenge(tunnel, following.previous, now, "follow")
+        wait = tunnel.paths.silence(SILENCE_FLOOR)
+        if not following.implicit:
+            wait *= EXPLICIT_PATIENCE
+        self._common.timers.set(
+            ("follow", tunnel.number), now + wait, lambda at: self._verdict(tunnel, at)
+        )
+
+    # -------------------------------------------------------------- implicit
+
+    def source_changed(self, tunnel: Tunnel, event: PeerMoved, now: float) -> None:
+        """The plane saw fresh data from outside the path set: a NAT's rebinding, or a racer."""
+        new = Path(event.socket, event.source)
+        primary = tunnel.paths.primary
+        self._steering.noticed(tunnel, new, now)
+        if primary is None or primary.relayed or primary.socket != event.socket:
+            return
+        if new in tunnel.paths.proven or new in tunnel.paths.sending:
+            return
+        quiet = self._accepted.get(tunnel.number, -1e9) + IMPLICIT_MOVE_QUIET
+        if now < max(quiet, self._refuse_until.get(tunnel.number, 0.0)):
+            return
+        self._journal.begin(
+            tunnel,
+            own=False,
+            seq=tunnel.peer_seq,
+            cause="peer's address changed",
+            before=self._steering.describe(primary),
+            after=self._steering.describe(new),
+            started=now,
+            now=now,
+        )
+        self._tunnels.switch(tunnel, (new, primary))
+        following = _Following(new, primary, implicit=True)
+        tunnel.paths.disprove(primary)
+        self._begin(tunnel, following, now)
+
+    # -------------------------------------------------------------- judging
+
+    def proved(self, tunnel: Tunnel, proof: Proof, now: float) -> None:
+        """A challenge was answered while a switch is pending."""
+        pending = self._pending.get(tunnel.number)
+        if pending is None:
+            self._settle_after_relayed(tunnel, proof)
+            return
+        if pending.implicit and proof.path == pending.previous:
+            self._revert(tunnel, pending, now)
+        elif proof.path == pending.new and not pending.implicit:
+            self._done(tunnel, pending.new)
+        elif pending.implicit or proof.path.relayed or proof.path == pending.previous:
+            return
+        else:
+            self._done(tunnel, proof.path)
+
+    def _settle_after_relayed(self, tunnel: Tunnel, proof: Proof) -> None:
+        """A move that arrived over the relay: the first direct path that answers takes over."""
+        sending = tunnel.paths.sending
+        if len(sending) < 2 or tunnel.doubted is not None or not sending[0].relayed:
+            return
+        if not proof.path.relayed:
+            self._done(tunnel, proof.path)
+
+    def _done(self, tunnel: Tunnel, path: Path) -> None:
+        self._pending.pop(tunnel.number, None)
+        self._common.timers.cancel(("follow", tunnel.number))
+        self._tunnels.switch(tunnel, (path,))
+        self._journal.arrived(tunnel, self._steering.describe(path))
+
+    def _verdict(self, tunnel: Tunnel, now: float) -> None:
+        """Time is up: whoever answered stays; silence goes back."""
+        pending = self._pending.pop(tunnel.number, None)
+        if pending is None:
+            return
+        if tunnel.paths.is_proven(pending.new):
+            self._done(tunnel, pending.new)
+            return
+        if pending.implicit:
+            self._suspect(tunnel, now)
+        previous = pending.previous
+        if previous is not None and self._underlay.is_open(previous.socket) and pending.implicit:
+            self._tunnels.switch(tunnel, (previous,))
+            self._steering.doubt(tunnel, now)
+            return
+        self._steering.settle(tunnel, now)
+
+    def _revert(self, tunnel: Tunnel, pending: _Following, now: float) -> None:
+        """The previous source of an implicit move still answers: whoever raced it loses."""
+        self._pending.pop(tunnel.number, None)
+        self._common.timers.cancel(("follow", tunnel.number))
+        tunnel.paths.disprove(pending.new)
+        tunnel.candidates.pop(pending.new.remote, None)
+        if tunnel.handle is not None:
+            self._prober.cancel(tunnel.handle, keep=lambda p: p != pending.new)
+        if pending.previous is not None:
+            self._tunnels.switch(tunnel, (pending.previous,))
+        self._suspect(tunnel, now)
+
+    def _suspect(self, tunnel: Tunnel, now: float) -> None:
+        count = self._reverts.get(tunnel.number, 0)
+        self._reverts[tunnel.number] = count + 1
+        pause = REVERT_PAUSE[min(count, len(REVERT_PAUSE) - 1)]
+        self._refuse_until[tunnel.number] = now + pause
+        self._common.counters["suspected_forwarder"] += 1
+        self._journal.note(tunnel, "suspected-forwarder")
+
+    def named_primary(self, tunnel: Tunnel, event: MessageReceived, now: float) -> None:
+        """A control frame names the path it came on as the peer's primary (rule C6)."""
+        pending = self._pending.get(tunnel.number)
+        if pending is None or pending.previous is None or event.path != pending.previous:
+            return
+        if event.move_seq >= tunnel.peer_seq and event.path_id == event.primary_id:
+            if pending.implicit:
+                self._revert(tunnel, pending, now)
+            else:
+                self._done(tunnel, pending.previous)
+
+
+def _cause(number: int) -> str:
+    try:
+        word = MoveCause(number).name.lower().replace("_", " ")
+    except ValueError:
+        word = "unknown"
+    return f"peer moved: {word}"

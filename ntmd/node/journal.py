@@ -1,0 +1,170 @@
+"""The journal of moves: evidence, decision, gap and loss of each, the same id on both ends.
+
+The id is association ‖ direction ‖ seq (rule C6): direction "i" for moves of the association's
+end with the smaller key, "r" for the other's. Figures come from the plane's running totals.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ntmd.node.common import Common
+from ntmd.node.tunnels import Tunnel
+from ntmd.proto.plane import TunnelActivity
+
+ENTRIES = 256
+WATCHED = 5.0  # activity this long after a move belongs to it, seconds
+BEFORE = 1.0  # a hole may have begun this long before the move was noticed, seconds
+
+
+@dataclass(slots=True)
+class Handover:
+    """One move of one peer's path, as ``ntmd handovers`` prints it. Instants in boot seconds."""
+
+    id: str
+    peer: str
+    at_ms: int
+    started: float
+    cause: str
+    before: str
+    after: str
+    first_out: float | None = None
+    first_in: float | None = None
+    gap: float = 0.0
+    lost: int = 0
+    duplicated: int = 0
+    notes: list[str] = field(default_factory=list)
+    base_lost: int = 0
+    base_duplicated: int = 0
+    base_tx: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The entry in the words of the contract of ``ntmd handovers --json``."""
+        at = datetime.datetime.fromtimestamp(self.at_ms / 1000, datetime.UTC)
+        return {
+            "id": self.id,
+            "peer": self.peer,
+            "at": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "cause": self.cause,
+            "from": self.before,
+            "to": self.after,
+            "gap_ms": round(self.gap * 1000, 1),
+            "first_out_ms": self._since(self.first_out),
+            "first_in_ms": self._since(self.first_in),
+            "lost": self.lost,
+            "duplicated": self.duplicated,
+            "notes": list(self.notes),
+        }
+
+    def _since(self, instant: float | None) -> float | None:
+        return None if instant is None else round(max(0.0, instant - self.started) * 1000, 1)
+
+
+class Journal:
+    """The last moves, oldest first; ``followers`` are told of each finished entry."""
+
+    def __init__(self, common: Common) -> None:
+        self._common = common
+        self.entries: list[Handover] = []
+        self._open: dict[int, Handover] = {}
+        self.followers: list[Callable[[dict[str, Any]], None]] = []
+
+    def begin(
+        self,
+        tunnel: Tunnel,
+        *,
+        own: bool,
+        seq: int,
+        cause: str,
+        before: str,
+        after: str,
+        started: float,
+        now: float,
+    ) -> Handover:
+        """A move of this tunnel began; one still being watched is finished first."""
+        self._finish(tunnel.number, now)
+        smaller = self._common.own_leaf().key < tunnel.peer.key
+        direction = "i" if smaller == own else "r"
+        entry = Handover(
+            f"{tunnel.association:016x}-{direction}-{seq}",
+            tunnel.peer.name,
+            self._common.clock(started),
+            started,
+            cause,
+            before,
+            after,
+        )
+        activity = tunnel.activity
+        if activity is not None:
+            entry.base_lost, entry.base_duplicated = activity.lost, activity.duplicated
+            entry.base_tx = activity.tx_packets
+        self.entries.append(entry)
+        del self.entries[:-ENTRIES]
+        self._open[tunnel.number] = entry
+        self._common.timers.set(
+            ("journal", tunnel.number), now + WATCHED, lambda at: self._finish(tunnel.number, at)
+        )
+        return entry
+
+    def open_entry(self, tunnel: Tunnel) -> Handover | None:
+        """The entry being watched for this tunnel."""
+        return self._open.get(tunnel.number)
+
+    def heard(self, tunnel: Tunnel, now: float) -> None:
+        """Something authenticated came from the peer."""
+        entry = self._open.get(tunnel.number)
+        if entry is not None and entry.first_in is None and now > entry.started:
+            entry.first_in = now
+
+    def sent(self, tunnel: Tunnel, now: float) -> None:
+        """The first datagram of the move left."""
+        entry = self._open.get(tunnel.number)
+        if entry is not None and entry.first_out is None:
+            entry.first_out = now
+
+    def arrived(self, tunnel: Tunnel, words: str) -> None:
+        """The path on which the move settled."""
+        entry = self._open.get(tunnel.number)
+        if entry is not None:
+            entry.after = words
+
+    def note(self, tunnel: Tunnel, text: str) -> None:
+        """Something remarkable about the move."""
+        entry = self._open.get(tunnel.number)
+        if entry is not None:
+            entry.notes.append(text)
+
+    def activity(self, tunnel: Tunnel, event: TunnelActivity, now: float) -> None:
+        """Running totals while a move is watched: the longest hole and what was lost."""
+        entry = self._open.get(tunnel.number)
+        if entry is None:
+            return
+        end = event.gap_at + event.gap
+        if event.gap > entry.gap and end >= entry.started and event.gap_at >= self._floor(entry):
+            entry.gap = event.gap
+        if event.last_rx > entry.started and entry.first_in is None:
+            entry.first_in = event.last_rx
+        if event.tx_packets > entry.base_tx and entry.first_out is None:
+            entry.first_out = event.last_tx
+        entry.lost = max(0, event.lost - entry.base_lost)
+        entry.duplicated = max(0, event.duplicated - entry.base_duplicated)
+
+    @staticmethod
+    def _floor(entry: Handover) -> float:
+        """Holes that began long before the move are idleness, not the move's."""
+        return entry.started - BEFORE
+
+    def _finish(self, number: int, now: float) -> None:
+        entry = self._open.pop(number, None)
+        self._common.timers.cancel(("journal", number))
+        if entry is None:
+            return
+        if entry.gap == 0.0 and entry.first_in is not None:
+            entry.gap = max(0.0, entry.first_in - entry.started)
+        shown = entry.as_json()
+        self._common.tell("info", "handover", **shown)
+        for follower in self.followers:
+            follower(shown)

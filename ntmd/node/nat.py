@@ -1,0 +1,183 @@
+"""How the NAT in front of a socket maps and filters (RFC 5780 over sealed probes).
+
+Filtering first, while nothing was sent to the other endpoints yet: the coordinator is asked to
+answer a probe from another of its endpoints. Then mapping: the same socket probes those endpoints
+and compares the sources that they observed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ntmd.node.common import Common
+from ntmd.node.probing import Prober, Proof
+from ntmd.node.underlay import OwnSocket, Underlay
+from ntmd.node.uplink import Uplink
+from ntmd.proto.messages import NatView, Probe
+from ntmd.proto.types import Endpoint, NatFiltering, NatMapping, Path
+
+TEST_LADDER = (0.05, 0.1, 0.2, 0.4)
+TEST_AFTER = 0.2  # the tests wait for calls that are under way, seconds
+
+
+@dataclass(slots=True)
+class NatFacts:
+    """What is known of the NAT in front of one socket."""
+
+    mapping: NatMapping = NatMapping.UNKNOWN
+    filtering: NatFiltering = NatFiltering.UNKNOWN
+    observed: dict[Endpoint, Endpoint] = field(default_factory=dict)
+    reached: list[Endpoint] = field(default_factory=list)
+
+
+def classify_mapping(local: Endpoint, observed: dict[Endpoint, Endpoint]) -> NatMapping:
+    """RFC 5780 section 4.3 from (destination, observed source) pairs of one socket."""
+    if not observed:
+        return NatMapping.UNKNOWN
+    if all(source == local for source in observed.values()):
+        return NatMapping.NONE
+    if len(observed) < 2:
+        return NatMapping.UNKNOWN
+    if len(set(observed.values())) == 1:
+        return NatMapping.ENDPOINT_INDEPENDENT
+    by_host: dict[str, list[Endpoint]] = {}
+    for destination, source in observed.items():
+        by_host.setdefault(destination.host, []).append(source)
+    if any(len(set(sources)) > 1 for sources in by_host.values()):
+        return NatMapping.ADDRESS_AND_PORT_DEPENDENT
+    if all(len(sources) > 1 for sources in by_host.values()):
+        return NatMapping.ADDRESS_DEPENDENT
+    return NatMapping.ADDRESS_AND_PORT_DEPENDENT
+
+
+def classify_filtering(main: Endpoint, asked: list[Endpoint], came: list[Endpoint]) -> NatFiltering:
+    """RFC 5780 section 4.4: which of the endpoints that were never sent to got through."""
+    if any(e.host != main.host for e in came):
+        return NatFiltering.ENDPOINT_INDEPENDENT
+    other_host = any(e.host != main.host for e in asked)
+    if any(e.host == main.host for e in came):
+        return NatFiltering.ADDRESS_DEPENDENT if other_host else NatFiltering.UNKNOWN
+    same_host = any(e.host == main.host for e in asked)
+    return NatFiltering.ADDRESS_AND_PORT_DEPENDENT if same_host else NatFiltering.UNKNOWN
+
+
+class NatTests:
+    """Runs both tests for every open socket, once per socket and set of probe endpoints."""
+
+    def __init__(
+        self,
+        common: Common,
+        underlay: Underlay,
+        prober: Prober,
+        uplink: Uplink,
+        done: Callable[[float], None],
+    ) -> None:
+        self._common, self._underlay, self._prober = common, underlay, prober
+        self._uplink, self._done = uplink, done
+        self._started: set[int] = set()
+        self.facts: dict[int, NatFacts] = {}
+        self.endpoints: tuple[Endpoint, ...] = ()
+
+    def run(self, endpoints: tuple[Endpoint, ...], now: float) -> None:
+        """Test every open socket that was not tested yet."""
+        if endpoints != self.endpoints:
+            self.endpoints = endpoints
+            self._started.clear()
+        for number in [n for n in self.facts if not self._underlay.is_open(n)]:
+            del self.facts[number]
+        for socket in self._underlay.usable():
+            if socket.number not in self._started:
+                self._started.add(socket.number)
+                self._common.timers.set(
+                    ("nat", socket.number),
+                    now + TEST_AFTER,
+                    lambda at, s=socket: self._filtering(s, at),  # type: ignore[misc]
+                )
+
+    def _main(self, socket: OwnSocket) -> Path | None:
+        """The way to the coordinator on this very socket."""
+        current = self._uplink.path
+        if current is not None and current.socket == socket.number:
+            return current
+        ways = self._underlay.ways(self._uplink.endpoints)
+        return next((w for w in ways if w.socket == socket.number), None)
+
+    def _filtering(self, socket: OwnSocket, now: float) -> None:
+        handle, main = self._uplink.handle, self._main(socket)
+        if handle is None or main is None or not self._underlay.is_open(socket.number):
+            return
+        facts = self.facts.setdefault(socket.number, NatFacts())
+        self._prober.start(
+            handle, main, now, self._mapped(socket), ladder=TEST_LADDER, purpose="nat"
+        )
+        asked = []
+        for place, endpoint in enumerate(self.endpoints, 1):
+            if endpoint.family == socket.network.family and endpoint not in self._uplink.endpoints:
+                asked.append(endpoint)
+                self._ask_from(handle, main, place, facts, now)
+        wait = now + sum(TEST_LADDER) + 0.3
+        self._common.timers.set(
+            ("nat", socket.number), wait, lambda at: self._mapping(socket, main, asked, at)
+        )
+
+    def _ask_from(self, handle: int, main: Path, place: int, facts: NatFacts, now: float) -> None:
+        self._prober.start(
+            handle,
+            main,
+            now,
+            lambda proof, _: facts.reached.append(proof.back.remote),
+            make=lambda nonce: Probe(nonce, place),
+            ladder=TEST_LADDER,
+            purpose="nat",
+        )
+
+    def _mapping(self, socket: OwnSocket, main: Path, asked: list[Endpoint], now: float) -> None:
+        handle, facts = self._uplink.handle, self.facts.get(socket.number)
+        if handle is None or facts is None:
+            return
+        facts.filtering = classify_filtering(main.remote, asked, facts.reached)
+        for endpoint in self.endpoints:
+            if endpoint.family == socket.network.family and endpoint != main.remote:
+                self._prober.start(
+                    handle,
+                    Path(socket.number, endpoint),
+                    now,
+                    self._mapped(socket),
+                    ladder=TEST_LADDER,
+                    purpose="nat",
+                )
+        self._common.timers.set(
+            ("nat", socket.number), now + sum(TEST_LADDER) + 0.3, lambda at: self._judge(socket, at)
+        )
+
+    def _mapped(self, socket: OwnSocket) -> Callable[[Proof, float], None]:
+        def won(proof: Proof, _: float) -> None:
+            facts = self.facts.get(socket.number)
+            if facts is None or proof.answer.observed is None:
+                return
+            facts.observed[proof.path.remote] = proof.answer.observed
+            if proof.path.remote in self._uplink.endpoints:
+                self._uplink.saw(socket.number, proof.answer.observed)
+
+        return won
+
+    def _judge(self, socket: OwnSocket, now: float) -> None:
+        facts = self.facts.get(socket.number)
+        if facts is None or socket.local is None:
+            return
+        local = Endpoint(socket.network.address, socket.local.port)
+        facts.mapping = classify_mapping(local, facts.observed)
+        if facts.mapping is NatMapping.NONE and facts.reached:
+            facts.filtering = NatFiltering.NONE
+        self._done(now)
+
+    def view(self) -> NatView:
+        """What the coordinator is told: the NAT of the best socket."""
+        for socket in self._underlay.usable():
+            facts = self.facts.get(socket.number)
+            if facts is not None and facts.mapping is not NatMapping.UNKNOWN:
+                return NatView(
+                    list(NatMapping).index(facts.mapping), list(NatFiltering).index(facts.filtering)
+                )
+        return NatView()

@@ -1,0 +1,106 @@
+"""The ways to one peer: what is proven, what is sent on, and which is better.
+
+Only data and choice are here; probing and switching are in :mod:`ntmd.node.steering`. A direct
+path counts as proven when a sealed challenge sent on it was answered in this association (C6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ntmd.proto.timing import PATH_SET, PROMOTE_MARGIN, PROMOTE_RATIO
+from ntmd.proto.types import Path
+
+RTT_UNKNOWN = 0.1  # assumed where nothing was measured yet, seconds
+
+
+@dataclass(slots=True)
+class Proven:
+    """A path that answered: smoothed round trip and when it last answered, seconds."""
+
+    rtt: float
+    at: float
+
+
+@dataclass(slots=True)
+class PathBook:
+    """``sending`` is what the plane uses: the primary, and while in doubt a second one."""
+
+    proven: dict[Path, Proven] = field(default_factory=dict)
+    sending: tuple[Path, ...] = ()
+    relay_rtt: float | None = None
+
+    @property
+    def primary(self) -> Path | None:
+        """The path that carries."""
+        return self.sending[0] if self.sending else None
+
+    def prove(self, path: Path, rtt: float, now: float) -> None:
+        """A challenge on ``path`` was answered; the least recently proven leaves a full set."""
+        if path.relayed:
+            self.relay_rtt = rtt if self.relay_rtt is None else _smooth(self.relay_rtt, rtt)
+            return
+        known = self.proven.pop(path, None)
+        self.proven[path] = Proven(_smooth(known.rtt, rtt) if known else rtt, now)
+        while len(self.proven) > PATH_SET:
+            spare = next((p for p in self.proven if p not in self.sending), None)
+            del self.proven[spare if spare is not None else next(iter(self.proven))]
+
+    def disprove(self, path: Path) -> None:
+        """A whole ladder on ``path`` went unanswered."""
+        self.proven.pop(path, None)
+
+    def lapse(self) -> None:
+        """Idle for long: no direct path is trusted any more (rule S6)."""
+        self.proven.clear()
+
+    def drop_socket(self, socket: int) -> None:
+        """An own socket is gone."""
+        for path in [p for p in self.proven if p.socket == socket]:
+            del self.proven[path]
+        self.sending = tuple(p for p in self.sending if p.socket != socket)
+
+    def is_proven(self, path: Path) -> bool:
+        """Whether a challenge on the path was answered; a relay leg needs no proof."""
+        return path.relayed or path in self.proven
+
+    def rtt(self, path: Path | None) -> float | None:
+        """Measured round trip of a path, or None."""
+        if path is None:
+            return None
+        if path.relayed:
+            return self.relay_rtt
+        known = self.proven.get(path)
+        return known.rtt if known else None
+
+    def best_direct(self, rank: Callable[[int], int]) -> Path | None:
+        """The best proven direct path: best socket first, then the shortest round trip."""
+        if not self.proven:
+            return None
+        return min(self.proven, key=lambda p: (rank(p.socket), self.proven[p].rtt, p))
+
+    def better(self, path: Path, rank: Callable[[int], int]) -> bool:
+        """Whether the proven ``path`` should take the primary's place (with hysteresis)."""
+        present = self.primary
+        if present is None or present == path:
+            return present is None
+        if present.relayed != path.relayed:
+            return present.relayed
+        if not self.is_proven(present):
+            return True
+        new, old = self.rtt(path), self.rtt(present)
+        if rank(path.socket) != rank(present.socket):
+            return rank(path.socket) < rank(present.socket)
+        if new is None or old is None:
+            return False
+        return new < old * PROMOTE_RATIO or new < old - PROMOTE_MARGIN
+
+    def silence(self, floor: float) -> float:
+        """How long silence must last to mean something: max(3 RTT, floor)."""
+        rtt = self.rtt(self.primary)
+        return max(3 * (rtt if rtt is not None else RTT_UNKNOWN), floor)
+
+
+def _smooth(old: float, new: float) -> float:
+    return old * 0.75 + new * 0.25

@@ -1,0 +1,342 @@
+"""Relays: sessions with them, and the legs that datagrams to peers pass (rule C5).
+
+The home relays are kept warm; a foreign relay, granted by the other end's coordinator, is spoken
+to on demand. A relay that lost its state is found by its reset: the node shakes hands again and
+opens every leg it holds a grant for, without any coordinator.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ntmd.node.common import Common
+from ntmd.node.probing import Prober
+from ntmd.node.requests import Requests
+from ntmd.node.underlay import Underlay
+from ntmd.node.uplink import Uplink
+from ntmd.proto.certs import check_leaf, parse_leaf
+from ntmd.proto.errors import ProtocolError
+from ntmd.proto.frame import HEADER_SIZE, Kind
+from ntmd.proto.messages import (
+    LegClose,
+    LegMove,
+    LegMoved,
+    LegOpen,
+    LegOpened,
+    RelayGrant,
+    RelayInfo,
+    Reply,
+    Status,
+)
+from ntmd.proto.records import parse_grant
+from ntmd.proto.timing import KEEPALIVE_FIRST
+from ntmd.proto.types import Path, Peer, Role
+
+HOME_RELAYS = 2
+RETRY = 2.0  # a leg refused for the moment is asked for again this much later, seconds
+QUICKER = 0.020  # another home relay is chosen only if it is this much nearer, seconds
+
+
+@dataclass(slots=True)
+class Leg:
+    """One end of a granted pair. ``leg`` is 0 until the relay gave an id."""
+
+    grant: bytes
+    grant_id: bytes
+    peer: Peer
+    delivery: int
+    leg: int = 0
+    opening: bool = False
+    reset_token: bytes = b""
+
+
+@dataclass(slots=True)
+class Relay:
+    """A relay server and the legs held there."""
+
+    info: RelayInfo
+    uplink: Uplink
+    home: bool = False
+    legs: dict[bytes, Leg] = field(default_factory=dict)
+
+
+class Relays:
+    """All relays this node speaks to, by name."""
+
+    def __init__(
+        self,
+        common: Common,
+        underlay: Underlay,
+        prober: Prober,
+        requests: Requests,
+        *,
+        leg_changed: Callable[[Peer, float], None],
+        home_changed: Callable[[str, float], None],
+    ) -> None:
+        self._common, self._underlay = common, underlay
+        self._prober, self._requests = prober, requests
+        self._leg_changed, self._home_changed = leg_changed, home_changed
+        self.by_name: dict[str, Relay] = {}
+        self.home_name = ""
+
+    # -------------------------------------------------------------- which relays
+
+    def _ensure(self, info: RelayInfo, now: float) -> Relay:
+        """The relay of this name, known from now on; raises ProtocolError."""
+        leaf = parse_leaf(info.certificate)
+        clock = self._common.clock
+        check_leaf(
+            leaf,
+            self._common.trust,
+            role=Role.RS,
+            name=info.name,
+            now_ms=clock(now),
+            slack_ms=clock.slack_ms(),
+        )
+        known = self.by_name.get(info.name)
+        if known is not None and known.uplink.peer.key == leaf.key:
+            known.info = info
+            known.uplink.endpoints = info.endpoints
+            return known
+        name = info.name
+        uplink = Uplink(
+            self._common,
+            self._underlay,
+            self._prober,
+            Peer(Role.RS, name, leaf.key),
+            info.endpoints,
+            up=lambda first, at: self._up(name, at),
+            down=lambda at: self._down(name, at),
+            announce=lambda at: self._announce(name, at),
+        )
+        relay = self.by_name[name] = Relay(info, uplink)
+        return relay
+
+    def set_home(self, infos: tuple[RelayInfo, ...], now: float) -> None:
+        """The coordinator named the home relays."""
+        chosen: list[str] = []
+        for info in infos[:HOME_RELAYS]:
+            try:
+                relay = self._ensure(info, now)
+            except ProtocolError as error:
+                self._common.refuse(error)
+                continue
+            chosen.append(info.name)
+            relay.home = True
+            if not relay.uplink.up and relay.uplink.handle is None:
+                relay.uplink.call(now)
+        for name, relay in self.by_name.items():
+            relay.home = name in chosen
+        self._common.memory.keep_relays(infos)
+        self._choose_home(now)
+
+    def _choose_home(self, now: float) -> None:
+        ready = [(n, r) for n, r in self.by_name.items() if r.home and r.uplink.up]
+        if not ready:
+            return
+        best, relay = min(ready, key=lambda item: (item[1].uplink.rtt or 9.0, item[0]))
+        present = self.by_name.get(self.home_name)
+        stays = present is not None and present.home and present.uplink.up
+        if stays and present is not None:
+            stays = (present.uplink.rtt or 9.0) - (relay.uplink.rtt or 9.0) < QUICKER
+        if not stays and best != self.home_name:
+            self.home_name = best
+            self._home_changed(best, now)
+
+    def warm(self) -> list[Uplink]:
+        """The associations that are kept alive."""
+        return [r.uplink for r in self.by_name.values() if r.home]
+
+    # -------------------------------------------------------------- the associations
+
+    def _up(self, name: str, now: float) -> None:
+        relay = self.by_name[name]
+        for leg in relay.legs.values():
+            leg.opening = False
+            self._open(relay, leg, now)
+        relay.uplink.challenge(now, lambda _, at: self._choose_home(at))
+        self._choose_home(now)
+
+    def _down(self, name: str, now: float) -> None:
+        relay = self.by_name[name]
+        self._common.tell("warning", "relay does not answer", relay=name)
+        for leg in relay.legs.values():
+            self._leg_changed(leg.peer, now)
+
+    def _announce(self, name: str, now: float) -> None:
+        """One sealed LegMove takes all legs of this relay to the present path."""
+        uplink = self.by_name[name].uplink
+        handle, path, seq = uplink.handle, uplink.path, uplink.seq
+        if handle is None or path is None:
+            return
+
+        def moved(reply: Reply | None, at: float) -> None:
+            if uplink.seq != seq or uplink.path != path:
+                return
+            if not isinstance(reply, LegMoved):
+                uplink.silent(at)
+                return
+            uplink.heard(path, at)
+            uplink.saw(path.socket, reply.observed)
+            self._renumber(name, reply.legs, at)
+
+        self._requests.ask(handle, LegMove(0, seq), now, moved, path=path)
+
+    def _renumber(self, name: str, legs: tuple[tuple[int, int], ...], now: float) -> None:
+        fresh = dict(legs)
+        for leg in self.by_name[name].legs.values():
+            if leg.leg in fresh:
+                leg.leg = fresh[leg.leg]
+                self._leg_changed(leg.peer, now)
+
+    def network_changed(self, now: float) -> None:
+        """Tell every relay first where this node is now, the home relay before all others."""
+        order = sorted(self.by_name, key=lambda n: (n != self.home_name, n))
+        for name in order:
+            relay = self.by_name[name]
+            if relay.home or relay.legs:
+                relay.uplink.network_changed(now)
+
+    # -------------------------------------------------------------- legs
+
+    def want(self, grants: tuple[RelayGrant, ...], peer: Peer, now: float) -> None:
+        """Open a leg at every granted relay."""
+        for item in grants:
+            try:
+                relay = self._ensure(item.relay, now)
+                grant = parse_grant(item.grant)
+            except ProtocolError as error:
+                self._common.refuse(error)
+                continue
+            leg = relay.legs.get(grant.grant_id)
+            if leg is None:
+                self._replace_older(relay, peer, now)
+                delivery = self._common.engine.draw_index(now)
+                leg = Leg(item.grant, grant.grant_id, peer, delivery)
+                relay.legs[grant.grant_id] = leg
+            leg.grant = item.grant
+            if relay.uplink.up:
+                self._open(relay, leg, now)
+            elif relay.uplink.handle is None:
+                relay.uplink.call(now)
+
+    def _replace_older(self, relay: Relay, peer: Peer, now: float) -> None:
+        """A new grant for a pair takes the place of the older one once it is open."""
+        old = [leg for leg in relay.legs.values() if leg.peer.key == peer.key and not leg.leg]
+        for leg in old:
+            self._forget(relay, leg, now)
+
+    def _open(self, relay: Relay, leg: Leg, now: float) -> None:
+        handle = relay.uplink.handle
+        if leg.opening or handle is None:
+            return
+        leg.opening = True
+        request = LegOpen(0, leg.grant, leg.delivery)
+        self._requests.ask(
+            handle, request, now, lambda reply, at: self._opened(relay, leg, reply, at)
+        )
+
+    def _opened(self, relay: Relay, leg: Leg, reply: Reply | None, now: float) -> None:
+        leg.opening = False
+        if relay.legs.get(leg.grant_id) is not leg:
+            return
+        if isinstance(reply, LegOpened) and reply.status == Status.OK and reply.leg:
+            leg.leg, leg.reset_token = reply.leg, reply.reset_token
+            path = relay.uplink.path
+            if path is not None:
+                relay.uplink.saw(path.socket, reply.observed)
+                self._common.engine.add_delivery(leg.delivery, leg.peer.key, leg.leg, path.remote)
+            self._close_superseded(relay, leg, now)
+            self._leg_changed(leg.peer, now)
+        elif isinstance(reply, LegOpened) and reply.status in (Status.TRY_AGAIN, Status.TOO_MANY):
+            pause = max(reply.retry_after_ms / 1000, RETRY)
+            self._common.timers.set(
+                ("leg", leg.grant_id), now + pause, lambda at: self._open(relay, leg, at)
+            )
+        elif reply is None:
+            relay.uplink.silent(now)
+        else:
+            text = getattr(reply, "text", "")
+            self._common.tell("warning", "leg refused", relay=relay.info.name, text=text)
+            self._forget(relay, leg, now)
+
+    def _close_superseded(self, relay: Relay, leg: Leg, now: float) -> None:
+        for other in list(relay.legs.values()):
+            if other is not leg and other.peer.key == leg.peer.key:
+                handle = relay.uplink.handle
+                if handle is not None:
+                    request = LegClose(0, other.grant_id)
+                    self._requests.ask(handle, request, now, lambda *_: None)
+                self._forget(relay, other, now)
+
+    def _forget(self, relay: Relay, leg: Leg, now: float) -> None:
+        relay.legs.pop(leg.grant_id, None)
+        self._common.engine.drop_delivery(leg.delivery, now)
+        self._leg_changed(leg.peer, now)
+
+    def drop_peer(self, key: bytes, now: float) -> None:
+        """The node has nothing to do with this peer any more."""
+        for relay in self.by_name.values():
+            for leg in list(relay.legs.values()):
+                if leg.peer.key == key:
+                    self._forget(relay, leg, now)
+
+    # -------------------------------------------------------------- use
+
+    def ways_to(self, key: bytes, prefer: str) -> list[tuple[str, Path]]:
+        """Open legs to the peer, the one at its home relay first: (relay name, path)."""
+        found: list[tuple[bool, bool, str, Path]] = []
+        for name, relay in self.by_name.items():
+            path = relay.uplink.path
+            if path is None or not self._underlay.is_open(path.socket):
+                continue
+            for leg in relay.legs.values():
+                if leg.peer.key == key and leg.leg:
+                    way = Path(path.socket, path.remote, leg.leg)
+                    found.append((not relay.uplink.up, name != prefer, name, way))
+        found.sort()
+        return [(name, way) for _, _, name, way in found]
+
+    def prepare(self, name: str, now: float) -> None:
+        """Before a leg at a foreign relay is used after a pause: open the own mapping first."""
+        relay = self.by_name.get(name)
+        if relay is None or relay.home:
+            return
+        heard = relay.uplink.last_heard
+        if heard is None or now - heard > KEEPALIVE_FIRST:
+            relay.uplink.announce_again(now)
+
+    def deliveries(self, key: bytes) -> tuple[int, ...]:
+        """Own indexes under which the peer's relayed datagrams arrive."""
+        return tuple(
+            leg.delivery
+            for relay in self.by_name.values()
+            for leg in relay.legs.values()
+            if leg.peer.key == key
+        )
+
+    def name_of(self, path: Path) -> str:
+        """Which relay a relayed path passes."""
+        for name, relay in self.by_name.items():
+            if path.remote in relay.info.endpoints:
+                return name
+        return ""
+
+    def owner(self, handle: int) -> Relay | None:
+        """The relay of an association."""
+        return next((r for r in self.by_name.values() if r.uplink.handle == handle), None)
+
+    def reset_received(self, data: bytes, now: float) -> bool:
+        """A reset for a leg id: the relay lost its state. True if it was one of ours (S4)."""
+        if len(data) < HEADER_SIZE + 16 or data[0] != Kind.RESET:
+            return False
+        index, token = int.from_bytes(data[4:8], "big"), data[HEADER_SIZE : HEADER_SIZE + 16]
+        for relay in self.by_name.values():
+            for leg in relay.legs.values():
+                known = leg.leg == index and len(leg.reset_token) == 16
+                if known and hmac.compare_digest(leg.reset_token, token):
+                    relay.uplink.call(now)
+                    return True
+        return False

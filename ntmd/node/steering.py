@@ -1,0 +1,320 @@
+"""Choosing the way to a peer: exploring, promotion on proof, doubt, and falling asleep.
+
+The relay leg carries first; every direct pair is challenged on the ladder and takes over once it
+answered. A path that falls silent while data leaves is doubted: data goes out twice for a moment,
+and whichever way answers carries on (rules C6, S6, S15).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ntmd.node.candidates import merge, own_candidates
+from ntmd.node.common import Common
+from ntmd.node.path import RTT_UNKNOWN
+from ntmd.node.probing import Prober, Proof
+from ntmd.node.relays import Relays
+from ntmd.node.tunnel import Input, Open
+from ntmd.node.tunnels import Tunnel, Tunnels
+from ntmd.node.underlay import Underlay
+from ntmd.proto.messages import CandidateField, CandidateUpdate
+from ntmd.proto.plane import TunnelActivity
+from ntmd.proto.timing import (
+    DIRECT_IDLE,
+    DOUBT_SECONDS,
+    PATH_SET,
+    REKEY_AFTER,
+    REKEY_AFTER_RESPONDER,
+    SEEN_INTERVAL,
+    SILENCE_FLOOR,
+)
+from ntmd.proto.types import CandidateKind, Endpoint, Path
+
+EXPLORE_PAIRS = 24
+PROOF_FRESH = 10.0  # a path proven this recently is not challenged again, seconds
+REKEY_PAUSE = 6.0  # two rekeys of one tunnel are at least this far apart, seconds
+SAY_AGAIN = 0.3  # candidates are told twice, this far apart: the message has no answer, seconds
+
+
+class Steering:
+    """Decides what each tunnel is sent on."""
+
+    def __init__(
+        self,
+        common: Common,
+        underlay: Underlay,
+        prober: Prober,
+        relays: Relays,
+        tunnels: Tunnels,
+        reflexive: Callable[[], dict[int, Endpoint]],
+        rescue: Callable[[Tunnel, float], None],
+    ) -> None:
+        self._common, self._underlay, self._prober = common, underlay, prober
+        self._relays, self._tunnels = relays, tunnels
+        self._reflexive, self.rescue = reflexive, rescue
+        self.proved: Callable[[Tunnel, Proof, float], None] = lambda *_: None
+
+    # -------------------------------------------------------------- choosing
+
+    def relay_way(self, tunnel: Tunnel) -> Path | None:
+        """The leg to send on: the one at the peer's home relay if it is open."""
+        ways = self._relays.ways_to(tunnel.peer.key, tunnel.home_relay)
+        return ways[0][1] if ways else None
+
+    def confirmed(self, tunnel: Tunnel, arrival: Path, fresh: bool, now: float) -> None:
+        """A session was confirmed by something that came in on ``arrival``."""
+        if not arrival.relayed:
+            tunnel.paths.prove(arrival, tunnel.paths.rtt(arrival) or RTT_UNKNOWN, now)
+        primary = tunnel.paths.primary
+        if primary is None or fresh or not self._usable(primary):
+            self.settle(tunnel, now, arrival)
+        if fresh:
+            self.say_candidates(tunnel, now)
+            self.explore(tunnel, now)
+        self._arm_idle(tunnel, now)
+
+    def _usable(self, path: Path) -> bool:
+        return self._underlay.is_open(path.socket)
+
+    def settle(self, tunnel: Tunnel, now: float, arrival: Path | None = None) -> None:
+        """Send on the best way that is known to work; on anything plausible if none is."""
+        for path in [p for p in tunnel.paths.proven if not self._usable(p)]:
+            tunnel.paths.disprove(path)
+        direct = tunnel.paths.best_direct(self._underlay.rank)
+        relay = self.relay_way(tunnel)
+        if relay is None and arrival is not None and arrival.relayed:
+            relay = arrival
+        choice = direct or relay
+        if choice is None:
+            guesses = self._underlay.ways(tuple(tunnel.candidates))
+            choice = guesses[0] if guesses else None
+        tunnel.doubted = tunnel.unanswered = None
+        self._tunnels.switch(tunnel, (choice,) if choice is not None else ())
+
+    def explore(self, tunnel: Tunnel, now: float) -> None:
+        """Challenge every pair of own socket and candidate, and the relay leg for its time."""
+        if not tunnel.live or tunnel.handle is None:
+            return
+        pairs = [] if tunnel.relay_only else self._underlay.ways(tuple(tunnel.candidates))
+        relay = self.relay_way(tunnel)
+        if relay is not None:
+            pairs.insert(0, relay)
+        for path in pairs[:EXPLORE_PAIRS]:
+            known = tunnel.paths.proven.get(path)
+            if known is None or now - known.at > PROOF_FRESH or known.rtt == RTT_UNKNOWN:
+                self.challenge(tunnel, path, now)
+
+    def challenge(self, tunnel: Tunnel, path: Path, now: float, purpose: str = "explore") -> None:
+        """Send a sealed challenge on one path, unless one is under way there."""
+        if tunnel.handle is None or self._prober.under_way(tunnel.handle, path):
+            return
+        self._prober.start(
+            tunnel.handle,
+            path,
+            now,
+            lambda proof, at: self.on_proof(tunnel, proof, at),
+            lost=lambda at: self._unproven(tunnel, path, at),
+            purpose=purpose,
+        )
+
+    def on_proof(self, tunnel: Tunnel, proof: Proof, now: float) -> None:
+        """A challenge of this tunnel was answered."""
+        tunnel.heard_at = now
+        path = proof.path
+        if not self._usable(path):
+            return
+        tunnel.paths.prove(path, proof.rtt, now)
+        if proof.answer.observed is not None and not path.relayed:
+            self._learn(path.socket, proof.answer.observed, now)
+        self.proved(tunnel, proof, now)
+        self._judge(tunnel, path, now)
+
+    def _judge(self, tunnel: Tunnel, path: Path, now: float) -> None:
+        primary = tunnel.paths.primary
+        if tunnel.doubted is not None:
+            if path == primary or (not path.relayed or not tunnel.paths.proven):
+                tunnel.doubted = tunnel.unanswered = None
+                self._tunnels.switch(tunnel, (path,))
+            return
+        if len(tunnel.paths.sending) > 1:
+            return  # a move is being settled, by whoever began it
+        if primary is None or (path != primary and tunnel.paths.better(path, self._underlay.rank)):
+            self._common.tell(
+                "info",
+                "path promoted",
+                peer=tunnel.peer.name,
+                path=self.describe(path),
+                before=self.describe(primary),
+            )
+            self._tunnels.switch(tunnel, (path,))
+            self._tunnels.remember(tunnel, None, now)
+        elif not path.relayed and tunnel.installed:
+            self._tunnels.switch(tunnel, tunnel.paths.sending)
+
+    def _learn(self, socket: int, observed: Endpoint, now: float) -> None:
+        """A peer told which source it saw: a candidate if nobody else told one yet."""
+        reflexive = self._reflexive()
+        own = self._underlay.sockets.get(socket)
+        if own is None or own.local is None or socket in reflexive:
+            return
+        reflexive[socket] = observed
+
+    def _unproven(self, tunnel: Tunnel, path: Path, now: float) -> None:
+        """A whole ladder went unanswered on ``path``."""
+        if path.relayed:
+            if path == tunnel.paths.primary and tunnel.doubted is not None:
+                self.rescue(tunnel, now)
+            return
+        tunnel.paths.disprove(path)
+        if path == tunnel.paths.primary:
+            self.settle(tunnel, now)
+            if self.relay_way(tunnel) is None and not tunnel.paths.proven:
+                self.rescue(tunnel, now)
+
+    # -------------------------------------------------------------- candidates
+
+    def say_candidates(self, tunnel: Tunnel, now: float) -> None:
+        """Tell the peer where this node may be reached."""
+        handle = tunnel.handle
+        if handle is None:
+            return
+
+        def say(at: float) -> None:
+            if tunnel.handle == handle and tunnel.live:
+                here = own_candidates(self._underlay, self._reflexive(), 8)
+                self._common.engine.tell(handle, CandidateUpdate(tunnel.move_seq, here), at)
+
+        say(now)
+        self._common.timers.set(("candidates", tunnel.number), now + SAY_AGAIN, say)
+
+    def candidates_came(
+        self, tunnel: Tunnel, candidates: tuple[CandidateField, ...], now: float
+    ) -> None:
+        """The peer named candidates (already sifted)."""
+        tunnel.candidates = merge(tunnel.candidates, candidates)
+        self.explore(tunnel, now)
+
+    def noticed(self, tunnel: Tunnel, path: Path, now: float) -> None:
+        """A sealed frame came directly: the peer can be reached there, perhaps."""
+        if path.relayed or tunnel.relay_only or path in tunnel.paths.proven:
+            return
+        if path.remote not in tunnel.candidates:
+            found = CandidateField(int(CandidateKind.REFLEXIVE), path.remote)
+            tunnel.candidates = merge(tunnel.candidates, (found,))
+        self.challenge(tunnel, path, now)
+
+    def legs_changed(self, tunnel: Tunnel, now: float) -> None:
+        """A relay leg of the peer has another id, opened, or is gone."""
+        relay = self.relay_way(tunnel)
+        sending: list[Path] = []
+        for path in tunnel.paths.sending:
+            fresh = relay if path.relayed else path
+            if fresh is not None and fresh not in sending:
+                sending.append(fresh)
+        if not sending and relay is not None:
+            sending = [relay]
+        tunnel.paths.sending = tuple(sending)
+        if tunnel.handle is not None and sending:
+            self._common.engine.set_primary(tunnel.handle, sending[0], tunnel.move_seq)
+        self._tunnels.install(tunnel)
+
+    # -------------------------------------------------------------- while data flows
+
+    def activity(self, tunnel: Tunnel, event: TunnelActivity, now: float) -> None:
+        """The plane's running totals: silence, age of the key, idleness."""
+        before, tunnel.activity = tunnel.activity, event
+        sent = before is None or event.tx_packets > before.tx_packets
+        received = before is None or event.rx_packets > before.rx_packets
+        if sent or received:
+            tunnel.busy_at = now
+        heard = max(event.last_rx, tunnel.heard_at)
+        if tunnel.unanswered is not None and heard > tunnel.unanswered:
+            tunnel.unanswered = None
+        if sent and tunnel.unanswered is None and event.last_tx > heard:
+            tunnel.unanswered = now
+        if sent:
+            self._rekey_if_due(tunnel, now)
+        silence = tunnel.paths.silence(SILENCE_FLOOR) + SEEN_INTERVAL
+        if sent and tunnel.unanswered is not None and now - tunnel.unanswered > silence:
+            self.doubt(tunnel, now)
+
+    def _rekey_if_due(self, tunnel: Tunnel, now: float) -> None:
+        session = tunnel.session()
+        if session is None:
+            return
+        limit = REKEY_AFTER if session.initiator else REKEY_AFTER_RESPONDER
+        if now - session.born >= limit:
+            self.rekey(tunnel, now)
+
+    def rekey(self, tunnel: Tunnel, now: float) -> None:
+        """Fresh keys beside the old ones; while relayed, look again for a direct way."""
+        if tunnel.handle is None or now - tunnel.rekeyed_at < REKEY_PAUSE:
+            return
+        tunnel.rekeyed_at = now
+        self._common.engine.rekey(tunnel.handle, now)
+        if tunnel.paths.primary is not None and tunnel.paths.primary.relayed:
+            self.explore(tunnel, now)
+
+    def doubt(self, tunnel: Tunnel, now: float) -> None:
+        """The primary may be dead: challenge it and the others, and send on two ways."""
+        primary = tunnel.paths.primary
+        if primary is None or tunnel.doubted is not None or tunnel.handle is None:
+            return
+        tunnel.doubted = now
+        self._common.counters["path_doubted"] += 1
+        relay = self.relay_way(tunnel)
+        others = [p for p in tunnel.paths.proven if p != primary and self._usable(p)]
+        if relay is not None and relay != primary:
+            self._relays.prepare(self._relays.name_of(relay), now)
+            others.insert(0, relay)
+        for path in (primary, *others[:PATH_SET]):
+            self.challenge(tunnel, path, now, "doubt")
+        if others:
+            self._tunnels.switch(tunnel, (primary, others[0]))
+        self._common.timers.set(
+            ("doubt", tunnel.number),
+            now + DOUBT_SECONDS,
+            lambda at: self._doubt_over(tunnel, at),
+        )
+
+    def _doubt_over(self, tunnel: Tunnel, now: float) -> None:
+        """Nothing answered in time: back to one way, the relay's if there is one."""
+        if tunnel.doubted is None:
+            return
+        primary = tunnel.paths.primary
+        if primary is not None and not primary.relayed:
+            tunnel.paths.disprove(primary)
+        self.settle(tunnel, now)
+        self.rescue(tunnel, now)
+
+    # -------------------------------------------------------------- falling asleep
+
+    def _arm_idle(self, tunnel: Tunnel, now: float) -> None:
+        self._common.timers.set(
+            ("idle", tunnel.number),
+            max(tunnel.busy_at, now - DIRECT_IDLE) + DIRECT_IDLE,
+            lambda at: self._idle(tunnel, at),
+        )
+
+    def _idle(self, tunnel: Tunnel, now: float) -> None:
+        if not isinstance(tunnel.state, Open):
+            return
+        if now - tunnel.busy_at < DIRECT_IDLE:
+            self._arm_idle(tunnel, now)
+            return
+        tunnel.paths.lapse()
+        self._tunnels.move(tunnel, Input.IDLE, now)
+        self.settle(tunnel, now)
+        self._tunnels.install(tunnel)
+
+    def forget(self, tunnel: Tunnel) -> None:
+        """The association ended."""
+        for name in ("idle", "doubt", "candidates", "follow"):
+            self._common.timers.cancel((name, tunnel.number))
+        if tunnel.handle is not None:
+            self._prober.cancel(tunnel.handle)
+
+    def describe(self, path: Path | None) -> str:
+        """The path in words."""
+        relay = self._relays.name_of(path) if path is not None and path.relayed else ""
+        return self._underlay.describe(path, relay)

@@ -1,0 +1,232 @@
+"""Own sockets: one per underlay interface, family and address (rule C7).
+
+The watcher hands over the whole state of the underlay each time. A new (interface, network) is a
+new socket, hence a new path id; what is no longer there is closed. Which socket is best is the
+order of the watcher's interfaces.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+from dataclasses import dataclass, replace
+
+from ntmd.node.common import Common
+from ntmd.node.inputs import NetworkChanged, UnderlayInterface
+from ntmd.proto.plane import CloseSocket, OpenSocket, PlanePath, SocketFailed, SocketOpened
+from ntmd.proto.types import Endpoint, Path, path_id
+
+REOPEN = 0.5  # a socket that could not be opened is tried again this much later, seconds
+MAX_SOCKETS = 8
+PAST_SOCKETS = 32  # closed sockets whose interface the journal can still name
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What a socket is bound to; another value is another network."""
+
+    interface: str
+    index: int
+    family: int
+    address: str
+    gateway: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnSocket:
+    """An own socket. ``local`` is None until the plane has opened it; ``rank`` 0 is best."""
+
+    number: int
+    network: Network
+    mtu: int
+    rank: int
+    local: Endpoint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a change of the underlay did: sockets that are gone; sockets that now have a route."""
+
+    gone: tuple[OwnSocket, ...]
+    routed: tuple[OwnSocket, ...]
+
+
+def _same(a: Network, b: Network) -> bool:
+    """Same network: a gateway that is not known yet, or for the moment, makes no difference."""
+    if (a.interface, a.index, a.family, a.address) != (b.interface, b.index, b.family, b.address):
+        return False
+    return a.gateway == b.gateway or not a.gateway or not b.gateway
+
+
+class Underlay:
+    """Keeps the sockets in step with the underlay."""
+
+    def __init__(self, common: Common) -> None:
+        self._common = common
+        self._numbers = itertools.count(1)
+        self._interfaces: tuple[UnderlayInterface, ...] = ()
+        self._past: dict[int, OwnSocket] = {}
+        self.sockets: dict[int, OwnSocket] = {}
+        self.changed_at = 0.0
+
+    def change(self, event: NetworkChanged, now: float) -> Change:
+        """Follow the underlay; new sockets are reported later, when the plane has opened them."""
+        self._interfaces = event.interfaces
+        self.changed_at = event.at if 0 < event.at <= now else now
+        wanted = self._wanted()
+        gone: list[OwnSocket] = []
+        routed: list[OwnSocket] = []
+        for socket in list(self.sockets.values()):
+            match = next((n for n in wanted if _same(n, socket.network)), None)
+            if match is None:
+                self._drop(socket.number)
+                gone.append(socket)
+                continue
+            rank, mtu = wanted.pop(match)
+            gateway_came = bool(match.gateway) and not socket.network.gateway
+            network = match if match.gateway else socket.network
+            socket = replace(socket, network=network, rank=rank, mtu=mtu)
+            self.sockets[socket.number] = socket
+            if gateway_came and socket.local is not None:
+                routed.append(socket)
+        self._open(wanted)
+        return Change(tuple(gone), tuple(routed))
+
+    def _drop(self, number: int) -> None:
+        socket = self.sockets.pop(number, None)
+        if socket is None:
+            return
+        self._common.emit(CloseSocket(number))
+        self._past[number] = socket
+        while len(self._past) > PAST_SOCKETS:
+            del self._past[next(iter(self._past))]
+
+    def _open(self, wanted: dict[Network, tuple[int, int]]) -> None:
+        for network, (rank, mtu) in wanted.items():
+            number = next(self._numbers)
+            self.sockets[number] = OwnSocket(number, network, mtu, rank)
+            port = self._common.settings.port
+            self._common.emit(
+                OpenSocket(number, network.interface, network.family, network.address, port)
+            )
+
+    def _wanted(self) -> dict[Network, tuple[int, int]]:
+        wanted: dict[Network, tuple[int, int]] = {}
+        for place, interface in enumerate(self._interfaces):
+            if not interface.carrier or interface.name == self._common.settings.interface:
+                continue
+            gateways = dict(interface.gateways)
+            for family in (4, 6):
+                address = self._address(interface, family)
+                if address is None or len(wanted) >= MAX_SOCKETS:
+                    continue
+                gateway = gateways.get(family, "")
+                rank = place * 2 + (0 if gateway else 1000)
+                network = Network(interface.name, interface.index, family, address, gateway)
+                wanted[network] = (rank, interface.mtu)
+        return wanted
+
+    def _address(self, interface: UnderlayInterface, family: int) -> str | None:
+        """The address to bind on, kept while it stays usable; None if there is none."""
+        usable = [
+            a.address
+            for a in interface.addresses
+            if not a.tentative and self._usable(a.address, family)
+        ]
+        kept = [
+            s.network.address
+            for s in self.sockets.values()
+            if s.network.index == interface.index and s.network.family == family
+        ]
+        for address in kept:
+            if address in usable:
+                return address
+        fresh = {a.address for a in interface.addresses if not a.deprecated}
+        usable.sort(key=lambda a: (a not in fresh, ipaddress.ip_address(a).is_private))
+        return usable[0] if usable else None
+
+    def _usable(self, address: str, family: int) -> bool:
+        ip = ipaddress.ip_address(address)
+        if ip.version != family or ip.is_loopback or ip.is_multicast or ip.is_unspecified:
+            return False
+        if isinstance(ip, ipaddress.IPv6Address):
+            return not ip.is_link_local and ip not in self._common.virtual_network()
+        return True
+
+    def opened(self, event: SocketOpened) -> OwnSocket | None:
+        """The plane opened a socket; None if it is not wanted any more."""
+        socket = self.sockets.get(event.socket)
+        if socket is None:
+            return None
+        socket = replace(socket, local=event.local)
+        self.sockets[event.socket] = socket
+        return socket
+
+    def failed(self, event: SocketFailed, now: float) -> OwnSocket | None:
+        """A socket could not be opened or died; it is tried again while its network is there."""
+        socket = self.sockets.get(event.socket)
+        if socket is None:
+            return None
+        self._drop(socket.number)
+        self._common.tell(
+            "warning",
+            "socket failed",
+            interface=socket.network.interface,
+            errno=event.errno,
+            text=event.text,
+        )
+        self._common.timers.set("underlay reopen", now + REOPEN, self._reopen)
+        return socket
+
+    def _reopen(self, now: float) -> None:
+        have = [s.network for s in self.sockets.values()]
+        wanted = self._wanted()
+        self._open({n: v for n, v in wanted.items() if not any(_same(n, h) for h in have)})
+
+    def usable(self, family: int | None = None) -> list[OwnSocket]:
+        """Open sockets, best first, of one family or both."""
+        found = [
+            s
+            for s in self.sockets.values()
+            if s.local is not None and family in (None, s.network.family)
+        ]
+        return sorted(found, key=lambda s: (s.rank, s.number))
+
+    def is_open(self, number: int) -> bool:
+        """Whether the own socket may be sent on."""
+        socket = self.sockets.get(number)
+        return socket is not None and socket.local is not None
+
+    def rank(self, number: int) -> int:
+        """Preference of a socket, smaller is better."""
+        socket = self.sockets.get(number)
+        return socket.rank if socket is not None else 1 << 20
+
+    def ways(self, endpoints: tuple[Endpoint, ...]) -> list[Path]:
+        """Every pair of an open socket and an endpoint of its family, best socket first."""
+        return [
+            Path(socket.number, endpoint)
+            for socket in self.usable()
+            for endpoint in endpoints
+            if endpoint.family == socket.network.family
+        ]
+
+    def for_plane(self, path: Path) -> PlanePath:
+        """The path with what the plane needs beside it."""
+        socket = self.sockets.get(path.socket)
+        return PlanePath(path, socket.mtu if socket else 1500, path_id(path.socket))
+
+    def describe(self, path: Path | None, relay: str = "") -> str:
+        """Words for the journal and for ``ntmd ping``: how and over what."""
+        if path is None:
+            return "none"
+        socket = self.sockets.get(path.socket) or self._past.get(path.socket)
+        interface = socket.network.interface if socket else "?"
+        if path.relayed:
+            return f"relay {relay or path.remote} via {interface}"
+        return f"direct via {interface} {path.remote}"
+
+    def interface(self, number: int) -> str:
+        """Name of the interface of a present or past socket."""
+        socket = self.sockets.get(number) or self._past.get(number)
+        return socket.network.interface if socket else ""

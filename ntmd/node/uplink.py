@@ -1,0 +1,210 @@
+"""The node's association with one server: coordinator or relay.
+
+Calls on every way at once, keeps to the one that answered, announces each change of network under
+a growing sequence (rule C7), and calls again with a growing pause while the server is silent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+
+from ntmd.node.common import Common
+from ntmd.node.probing import Prober, Proof
+from ntmd.node.underlay import Underlay
+from ntmd.proto.session import CallFailed, Established
+from ntmd.proto.types import Endpoint, Path, Peer
+
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+"""Waits between calls to a server that does not answer, seconds."""
+
+
+class Link(Enum):
+    """State of the association with a server."""
+
+    IDLE = "idle"
+    CALLING = "calling"
+    UP = "up"
+    SILENT = "silent"
+
+
+class Uplink:
+    """One server. ``path`` is where it is spoken to; ``observed`` what it saw of each socket."""
+
+    def __init__(
+        self,
+        common: Common,
+        underlay: Underlay,
+        prober: Prober,
+        peer: Peer,
+        endpoints: tuple[Endpoint, ...],
+        *,
+        up: Callable[[bool, float], None],
+        down: Callable[[float], None],
+        announce: Callable[[float], None],
+    ) -> None:
+        self._common = common
+        self._underlay = underlay
+        self._prober = prober
+        self._up, self._down, self._announce = up, down, announce
+        self._failures = 0
+        self.peer = peer
+        self.endpoints = endpoints
+        self.state = Link.IDLE
+        self.handle: int | None = None
+        self.path: Path | None = None
+        self.proven = False
+        self.seq = 0
+        self.rtt: float | None = None
+        self.last_heard: float | None = None
+        self.observed: dict[int, Endpoint] = {}
+
+    @property
+    def up(self) -> bool:
+        """Whether the server answers."""
+        return self.state is Link.UP
+
+    def call(self, now: float) -> None:
+        """Shake hands on every way at once; the first answer carries."""
+        ways = self._underlay.ways(self.endpoints)
+        if not ways:
+            self.state = Link.IDLE if self.handle is None else Link.SILENT
+            return
+        if self.state is not Link.SILENT:
+            self.state = Link.CALLING
+        self.handle = self._common.engine.call(self.peer, ways, now)
+
+    def established(self, event: Established, now: float) -> None:
+        """A session with the server is confirmed."""
+        self.handle = event.handle
+        self._failures = 0
+        self._common.timers.cancel(("recall", self.peer.key))
+        if event.first:
+            self.seq = 0
+        if self.path is None or event.first or not self.proven or not self._carries(self.path):
+            self.path = event.path
+            self._common.engine.set_primary(event.handle, self.path, self.seq)
+        self.state = Link.UP
+        self.heard(event.path, now)
+        self._up(event.first, now)
+
+    def _carries(self, path: Path) -> bool:
+        return self._underlay.is_open(path.socket)
+
+    def failed(self, event: CallFailed, now: float) -> None:
+        """No handshake: try again after a growing pause."""
+        if self.state is Link.UP:
+            return
+        self.state = Link.SILENT
+        self._down(now)
+        self._again(now)
+
+    def silent(self, now: float) -> None:
+        """A whole ladder went unanswered."""
+        if self.state is Link.UP:
+            self.state = Link.SILENT
+            self._failures = 0
+            self._down(now)
+            self.call(now)
+            self._again(now)
+
+    def _again(self, now: float) -> None:
+        pause = PAUSES[min(self._failures, len(PAUSES) - 1)]
+        self._failures += 1
+        pause *= 1 + self._common.number(2) / 0x4_0000
+        self._common.timers.set(("recall", self.peer.key), now + pause, self._recall)
+
+    def _recall(self, now: float) -> None:
+        if self.state is not Link.UP and not self._common.stopping:
+            self.call(now)
+            self._again(now)
+
+    def heard(self, path: Path, now: float) -> None:
+        """Anything authenticated came from the server."""
+        self.last_heard = now
+        if path == self.path:
+            self.proven = True
+
+    def saw(self, socket: int, observed: Endpoint | None) -> bool:
+        """The server told which source it saw; True if that differs from before."""
+        if observed is None or self.observed.get(socket) == observed:
+            return False
+        self.observed[socket] = observed
+        return True
+
+    def challenge(self, now: float, done: Callable[[bool, float], None]) -> None:
+        """Keep-alive: ``done(mapping unchanged, now)`` once answered; silence is handled here."""
+        if not self.up or self.handle is None or self.path is None:
+            return
+
+        def won(proof: Proof, at: float) -> None:
+            self._answered(proof, at)
+            done(not self.saw(proof.path.socket, proof.answer.observed), at)
+
+        self._prober.start(self.handle, self.path, now, won, lost=self.silent, purpose="keepalive")
+
+    def _answered(self, proof: Proof, now: float) -> None:
+        if proof.path == self.path:
+            self.rtt = proof.rtt if self.rtt is None else 0.75 * self.rtt + 0.25 * proof.rtt
+        self.heard(proof.path, now)
+
+    def network_changed(self, now: float) -> bool:
+        """Sockets came or went: move to the best way. True if the path changed."""
+        for socket in [s for s in self.observed if not self._underlay.is_open(s)]:
+            del self.observed[socket]
+        ways = self._underlay.ways(self.endpoints)
+        if not ways:
+            if self.path is not None and not self._carries(self.path):
+                self.proven = False
+            return False
+        if self.handle is None or not self._common.engine.established(self.handle):
+            self._failures = 0
+            if self.handle is not None and self.state is Link.CALLING:
+                self._common.engine.widen(self.handle, ways, now)
+            else:
+                self.call(now)
+            return False
+        best = self._best(ways)
+        if best == self.path and self.proven:
+            return False
+        self._take(best, now)
+        for way in ways:
+            if way != best:
+                self._prober.start(self.handle, way, now, self._alternative, purpose="move")
+        if not self.up:
+            self.call(now)
+        return True
+
+    def _best(self, ways: list[Path]) -> Path:
+        """The best socket's way, to the endpoint in use where the family allows."""
+        if self.path is not None and self.path in ways and self.proven:
+            return self.path
+        first = [w for w in ways if w.socket == ways[0].socket]
+        same = [w for w in first if self.path is not None and w.remote == self.path.remote]
+        return (same or first)[0]
+
+    def _take(self, path: Path, now: float) -> None:
+        assert self.handle is not None
+        self.path = path
+        self.proven = False
+        self.seq += 1
+        self._prober.cancel(self.handle)
+        self._common.engine.set_primary(self.handle, path, self.seq)
+        self._announce(now)
+
+    def announce_again(self, now: float) -> None:
+        """The same path under a greater sequence: the NAT's mapping may be another one by now."""
+        if self.handle is not None and self.path is not None and self._carries(self.path):
+            self._take(self.path, now)
+
+    def _alternative(self, proof: Proof, now: float) -> None:
+        """A way that was not chosen answers: take it if the chosen one does not."""
+        self.saw(proof.path.socket, proof.answer.observed)
+        self.last_heard = now
+        if not self.proven and self._underlay.is_open(proof.path.socket):
+            self._take(proof.path, now)
+            self.proven = True
+
+    def close(self, now: float) -> None:
+        """The node goes down."""
+        self._common.timers.cancel(("recall", self.peer.key))
