@@ -1,0 +1,266 @@
+"""The reference plane: the switchboard around a TUN and UDP sockets, in one thread.
+
+One turn waits in ``epoll`` and then works in batches: a socket is drained before the runs it fed
+are closed, the TUN before the last send. Idle it sleeps until a packet, a command or the next
+report; nothing is periodic.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+import struct
+import time
+from collections import Counter
+from typing import Any
+
+from ntmd.dataplane.packets import TCP, UDP, VNET_SIZE
+from ntmd.dataplane.switchboard import Switchboard
+from ntmd.dataplane.underlay import ANCILLARY, Underlay, most_segments, segment_size
+from ntmd.proto.io import DatagramReceived, SendDatagram, SendFailed
+from ntmd.proto.plane import (
+    CloseSocket,
+    DeviceFailed,
+    OpenSocket,
+    PlanePath,
+    SocketFailed,
+    SocketOpened,
+)
+from ntmd.proto.types import Endpoint, Path
+
+TUNSETOFFLOAD, TUNSETVNETHDRSZ = 0x400454D0, 0x400454D8
+CSUM, TSO4, TSO6, USO4, USO6 = 0x01, 0x02, 0x04, 0x20, 0x40
+READS = 32  # from one descriptor before the others have their turn
+RECEIVE_SIZE = 65_536 + 2_112  # not a multiple of a page, so that buffers spread over the cache
+FAILED_INTERVAL = 0.25  # seconds between two SendFailed of one path
+SOCKET_ERRORS = 50  # in a row, then the socket counts as dead
+LONGEST_SLEEP = 3600.0
+
+
+def boot_clock() -> float:
+    """Seconds since boot, time asleep included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def offload(tun: int) -> tuple[int, ...]:
+    """Let the TUN give and take super-packets; returns the protocols it takes them of."""
+    fcntl.ioctl(tun, TUNSETVNETHDRSZ, struct.pack("i", VNET_SIZE))
+    for flags, protocols in (
+        (CSUM | TSO4 | TSO6 | USO4 | USO6, (TCP, UDP)),  # Linux 6.2 and later
+        (CSUM | TSO4 | TSO6, (TCP,)),
+    ):
+        try:
+            fcntl.ioctl(tun, TUNSETOFFLOAD, flags)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+        else:
+            return protocols
+    return ()
+
+
+class ReferencePlane:
+    """Owns the TUN's descriptor and the sockets; driven by :meth:`turn`."""
+
+    def __init__(self, tun: int, vnet_header: int, own_address: bytes, mark: int) -> None:
+        self.drops: Counter[str] = Counter()
+        self.work: Counter[str] = Counter()
+        self._tun, self._mark = tun, mark
+        self._vnet = vnet_header == VNET_SIZE
+        self._board = Switchboard(
+            self.drops,
+            send=self._send,
+            write=self._write,
+            reply=self._reply,
+            up=self._up,
+            vnet=self._vnet,
+            join=offload(tun) if self._vnet else (),
+        )
+        if own_address:
+            self._board.set_own_address(own_address)
+        self._board.outbound.segments = most_segments()
+        start = 0 if self._vnet else VNET_SIZE
+        self._into = [self._board.outbound.view[start:]]
+        self._before = start  # of a packet read from a TUN without virtio header
+        self._buffer = memoryview(bytearray(RECEIVE_SIZE))
+        self._receive_into = [self._buffer]
+        self._sockets: dict[int, Underlay] = {}
+        self._by_descriptor: dict[int, Underlay] = {}
+        self._errors: Counter[int] = Counter()
+        self._failed: dict[Path, float] = {}
+        self._events: list[Any] = []
+        os.set_blocking(tun, False)
+        self.epoll = select.epoll()
+        self.epoll.register(tun, select.EPOLLIN)
+
+    # ------------------------------------------------------------------ the loop
+
+    def turn(self, now: float) -> list[int]:
+        """Wait for work, do it, and return the descriptors of others that are ready."""
+        others = []
+        for descriptor, mask in self.epoll.poll(self._sleep(now)):
+            underlay = self._by_descriptor.get(descriptor)
+            if underlay is not None:
+                self._drain_socket(underlay, boot_clock())
+            elif descriptor == self._tun:
+                self._drain_tun(boot_clock(), mask)
+            else:
+                others.append(descriptor)
+        self._board.expire(boot_clock())
+        return others
+
+    def _sleep(self, now: float) -> float:
+        if self._events or self._board.reports.waiting():
+            return 0.0
+        deadline = self._board.deadline()
+        return LONGEST_SLEEP if deadline is None else max(0.0, deadline - now) + 0.001
+
+    def take_events(self) -> list[Any]:
+        """Events since the last call, in order."""
+        events, self._events = self._events, []
+        events.extend(self._board.reports.take(boot_clock()))
+        return events
+
+    # ------------------------------------------------------------------ commands
+
+    def apply(self, command: Any) -> None:
+        """Carry out a command of the core."""
+        match command:
+            case SendDatagram(data=data, path=path):
+                self._transmit(memoryview(data), len(data), path)
+            case OpenSocket():
+                self._open(command)
+            case CloseSocket(socket=number):
+                self._close(number)
+            case _:
+                self._board.apply(command, boot_clock())
+
+    def set_own_address(self, address: bytes) -> None:
+        """The own virtual address (16 bytes)."""
+        self._board.set_own_address(address)
+
+    def gauges(self) -> dict[str, int]:
+        """What is held, and how much work was done in how many calls."""
+        return {**self._board.gauges(), "sockets": len(self._sockets), **self.work}
+
+    def close(self) -> None:
+        """Erase the keys, close the sockets and the TUN's descriptor."""
+        for number in list(self._board.table.by_number):
+            self._board.table.remove(number)
+        for number in list(self._sockets):
+            self._close(number)
+        self.epoll.close()
+        os.close(self._tun)
+
+    def _open(self, wish: OpenSocket) -> None:
+        self._close(wish.socket)
+        try:
+            underlay = Underlay(wish, self._mark)
+        except OSError as error:
+            text = error.strerror or str(error)
+            self._events.append(SocketFailed(wish.socket, error.errno or 0, text))
+            return
+        self._sockets[wish.socket] = underlay
+        self._by_descriptor[underlay.socket.fileno()] = underlay
+        self.epoll.register(underlay.socket, select.EPOLLIN)
+        self._events.append(SocketOpened(wish.socket, underlay.local))
+
+    def _close(self, number: int) -> None:
+        underlay = self._sockets.pop(number, None)
+        if underlay is not None:
+            self._errors.pop(number, None)
+            self.epoll.unregister(underlay.socket)
+            del self._by_descriptor[underlay.socket.fileno()]
+            underlay.socket.close()
+
+    # ------------------------------------------------------------------ out
+
+    def _drain_tun(self, now: float, mask: int) -> None:
+        outbound, into, tun = self._board.outbound, self._into, self._tun
+        try:
+            for _ in range(READS):
+                outbound.packet(os.readv(tun, into) + self._before, now)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            # EIO: the interface is down; with EPOLLERR it is gone
+            self.drops["tun_read_failed"] += 1
+            if mask & (select.EPOLLERR | select.EPOLLHUP):
+                self.epoll.unregister(tun)
+                self._events.append(DeviceFailed(error.errno or 0, error.strerror or ""))
+        outbound.flush(now)
+
+    def _send(self, run: memoryview, size: int, path: PlanePath) -> None:
+        self.work["sends"] += 1
+        self._transmit(run, size, path.path)
+
+    def _transmit(self, run: memoryview, size: int, path: Path) -> None:
+        underlay = self._sockets.get(path.socket)
+        if underlay is None or underlay.family != path.remote.family:
+            self.drops["out_no_socket"] += 1
+            return
+        try:
+            lost = underlay.send(run, size, path.remote)
+        except OSError as error:
+            self.drops["out_send_failed"] += 1
+            now = boot_clock()
+            if now - self._failed.get(path, -1e9) >= FAILED_INTERVAL:
+                if len(self._failed) > 256:
+                    self._failed.clear()
+                self._failed[path] = now
+                self._events.append(SendFailed(path, error.errno or 0, error.strerror or ""))
+        else:
+            if lost:
+                self.drops["out_socket_full"] += lost
+
+    # ------------------------------------------------------------------ in
+
+    def _drain_socket(self, underlay: Underlay, now: float) -> None:
+        """Take all that has arrived; only then the runs are closed."""
+        receive, into, inbound = (
+            underlay.socket.recvmsg_into,
+            self._receive_into,
+            self._board.inbound,
+        )
+        buffer, number, count = self._buffer, underlay.number, 0
+        try:
+            for _ in range(READS):
+                length, ancillary, _, source = receive(into, ANCILLARY)
+                count += 1
+                if length:
+                    size = segment_size(ancillary, length) if ancillary else length
+                    inbound.datagrams(buffer[:length], size, number, source[:2], now)
+        except BlockingIOError:
+            self._errors.pop(number, None)
+            self._board.runs.close()
+        except OSError as error:
+            self._board.runs.close()
+            self._socket_error(underlay, error)
+        self.work["receives"] += count
+
+    def _socket_error(self, underlay: Underlay, error: OSError) -> None:
+        self.drops["in_socket_error"] += 1
+        self._errors[underlay.number] += 1
+        if self._errors[underlay.number] >= SOCKET_ERRORS:
+            self._close(underlay.number)
+            text = error.strerror or str(error)
+            self._events.append(SocketFailed(underlay.number, error.errno or 0, text))
+
+    def _write(self, packet: memoryview) -> None:
+        self.work["tun_writes"] += 1
+        try:
+            os.write(self._tun, packet)
+        except OSError:
+            self.drops["in_tun_refused"] += 1  # the interface is down, or its queue is full
+
+    def _reply(self, packet: bytes) -> None:
+        head = bytes(VNET_SIZE) if self._vnet else b""
+        try:
+            os.write(self._tun, head + packet)
+        except OSError:
+            self.drops["in_tun_refused"] += 1
+
+    def _up(self, data: bytes, socket: int, source: Endpoint) -> None:
+        self._events.append(DatagramReceived(data, socket, source))

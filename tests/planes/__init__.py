@@ -1,0 +1,1 @@
+"""Conformance: what every data plane must do, with real TUNs between two namespaces."""
