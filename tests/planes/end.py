@@ -1,8 +1,8 @@
 """One end of a tunnel with static keys: ``python -m tests.planes.end SIDE [options]``.
 
 Runs inside a namespace: opens the TUN, starts the plane's process, installs one tunnel, says
-``ready``. On standard input: ``stats`` prints the drop counters and gauges as JSON, ``storm N`` lets
-install, switch, and remove of a neighbour tunnel run N times a second, ``end`` ends it.
+``ready``. On standard input: ``stats`` prints the drop counters and gauges as JSON, ``storm N``
+lets install, switch and remove of a neighbour tunnel run N times a second, ``end`` ends it.
 """
 
 from __future__ import annotations

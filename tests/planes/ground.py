@@ -97,10 +97,13 @@ class Ground:
         return planes
 
     def address(self, side: str, interface: str) -> None:
-        """Give a tunnel interface its virtual address, MTU and route."""
+        """Give a tunnel interface its virtual address, MTU and route.
+
+        The queue before it is long: what the kernel drops there no plane ever sees.
+        """
         own = A if side == "a" else B
         name = f"{self.name}-{side}"
-        sh(f"ip -n {name} link set {interface} mtu 1420 up")
+        sh(f"ip -n {name} link set {interface} mtu 1420 txqueuelen 10000 up")
         sh(f"ip -n {name} addr add {own}/64 dev {interface} nodad")
 
     def answer(self, side: str) -> dict[str, Any]:
