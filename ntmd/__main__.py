@@ -74,12 +74,14 @@ def main() -> int:
     start_logging(LEVELS[invocation.settings.verbosity])
     if invocation.mode == "run":
         return run(invocation)
+    code: int = Exit.DONE
     try:
         report = HELPERS[invocation.mode](invocation.settings)
     except Complaint as complaint:
-        report = {"complaint": complaint.text, "exit_code": complaint.exit_code}
+        code = complaint.exit_code
+        report = {"complaint": complaint.text, "exit_code": code}
     print(json.dumps(report), flush=True)
-    return int(report.get("exit_code", 0))
+    return int(code)
 
 
 def run(invocation: Invocation) -> int:

@@ -74,6 +74,7 @@ class Daemon:
         self.settings = settings
         self.state = "joining"
         self.progress = progress
+        self._files = files
         self._store = files.store()
         self._membership = membership
         self._started = time.monotonic()
@@ -237,10 +238,7 @@ class Daemon:
 
     async def _renew(self, after: float) -> None:
         await asyncio.sleep(max(0.0, after))
-        event = await renew(self.settings)
-        if event is not None:
-            self._membership = event[0]
-            self._driver.post(event[1])
+        self._driver.post(await renew(self.settings, self._files))
 
     # ------------------------------------------------------------------ usable or not
 

@@ -55,7 +55,7 @@ class Names:
 class Platform(Protocol):
     """One operating system. Methods with ``async`` may take a few milliseconds."""
 
-    def open_tun(self, interface: str) -> Tun:
+    async def open_tun(self, interface: str) -> Tun:
         """Make the TUN, or take over the one that a killed run of this node left."""
 
     async def configure(self, device: Device) -> None:
