@@ -27,9 +27,9 @@ from ntmd.node.tunnel import (
 from ntmd.node.tunnels import Tunnel, Tunnels
 from ntmd.node.underlay import Underlay
 from ntmd.proto.errors import ProtocolError
+from ntmd.proto.events import CallFailed, Established, PeerClosed, SessionReady
 from ntmd.proto.messages import CloseReason, Status
 from ntmd.proto.plane import ReleaseParked
-from ntmd.proto.session import CallFailed, Established, PeerClosed, SessionReady
 from ntmd.proto.timing import (
     DATA_KEY_LIFETIME,
     EXPIRY_GRACE,

@@ -14,8 +14,9 @@ from ntmd.node.settings import Home, NodeSettings
 from ntmd.node.timers import Timers
 from ntmd.proto.certs import Leaf, Trust, parse_leaf
 from ntmd.proto.errors import ProtocolError
+from ntmd.proto.events import Identity
 from ntmd.proto.io import Tell
-from ntmd.proto.session import Identity, SessionEngine
+from ntmd.proto.session import SessionEngine
 
 
 @dataclass

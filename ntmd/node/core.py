@@ -46,6 +46,7 @@ from ntmd.node.tunnels import Tunnel, Tunnels
 from ntmd.node.underlay import Underlay
 from ntmd.proto.certs import Trust
 from ntmd.proto.errors import ProtocolError
+from ntmd.proto.events import Identity
 from ntmd.proto.io import DatagramReceived, SendDatagram, SendFailed, Store, UserAsked
 from ntmd.proto.plane import (
     CounterNearLimit,
@@ -59,7 +60,7 @@ from ntmd.proto.plane import (
     TunnelActivity,
     UnknownIndex,
 )
-from ntmd.proto.session import Identity, Sequencer, SessionEngine
+from ntmd.proto.session import Sequencer, SessionEngine
 from ntmd.proto.timing import RENEW_FROM
 
 RECENT_START = 3600_000  # peers active this recently are called at start (rule S4), ms
@@ -100,6 +101,7 @@ class NodeCore:
         engine = SessionEngine(
             identity, trust, policy, random=random, platform_ms=clock, sequencer=sequencer
         )
+        engine.set_slack(clock.slack_ms())
         self.common = Common(
             settings, home, identity, trust, random, engine, Timers(), clock, memory, now, commands
         )

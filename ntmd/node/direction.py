@@ -17,6 +17,7 @@ from ntmd.node.tunnels import Tunnel, Tunnels
 from ntmd.node.underlay import Underlay
 from ntmd.node.uplink import Link, Uplink
 from ntmd.proto.errors import ProtocolError
+from ntmd.proto.events import MessageReceived, Psk
 from ntmd.proto.frame import Kind, pack_header
 from ntmd.proto.io import SendDatagram
 from ntmd.proto.messages import (
@@ -29,7 +30,6 @@ from ntmd.proto.messages import (
     RouteInfo,
     Status,
 )
-from ntmd.proto.session import MessageReceived, Psk
 from ntmd.proto.timing import PSK_DIRECTION_LIFETIME
 from ntmd.proto.types import PskKind
 

@@ -17,9 +17,9 @@ from ntmd.node.steering import Steering
 from ntmd.node.tunnel import Open
 from ntmd.node.tunnels import Tunnel, Tunnels
 from ntmd.node.underlay import Underlay
+from ntmd.proto.events import MessageReceived
 from ntmd.proto.messages import Answer, Move, MoveCause
 from ntmd.proto.plane import PeerMoved
-from ntmd.proto.session import MessageReceived
 from ntmd.proto.timing import IMPLICIT_MOVE_QUIET, REVERT_PAUSE, SILENCE_FLOOR
 from ntmd.proto.types import Path
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from ntmd.node.common import Common
 from ntmd.node.tunnels import Tunnel, Tunnels
+from ntmd.proto.events import Admission, Psk, Remote
 from ntmd.proto.messages import PskRef
-from ntmd.proto.session import Admission, Psk, Remote
 from ntmd.proto.types import Arrival, Peer, PskKind, Role
 
 

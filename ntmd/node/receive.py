@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from ntmd.node.calls import Calls
 from ntmd.node.common import Common
 from ntmd.node.direction import Directions
@@ -14,17 +16,7 @@ from ntmd.node.requests import Requests
 from ntmd.node.steering import Steering
 from ntmd.node.tunnels import Tunnel, Tunnels
 from ntmd.node.uplink import Uplink
-from ntmd.proto.messages import (
-    Answer,
-    CandidateUpdate,
-    Done,
-    Move,
-    Probe,
-    RouteDirection,
-    Seen,
-    Status,
-)
-from ntmd.proto.session import (
+from ntmd.proto.events import (
     CallFailed,
     Established,
     Event,
@@ -36,6 +28,17 @@ from ntmd.proto.session import (
     SessionInUse,
     SessionReady,
     SessionsGone,
+)
+from ntmd.proto.messages import (
+    Answer,
+    CandidateUpdate,
+    Done,
+    Move,
+    Probe,
+    Reply,
+    RouteDirection,
+    Seen,
+    Status,
 )
 from ntmd.proto.types import Role
 
@@ -68,7 +71,8 @@ class Receive:
             case MessageReceived():
                 self._message(event, now)
             case Replied():
-                self._requests.replied(event.handle, event.request_id, event.reply, now)
+                reply = cast(Reply, event.reply)  # the engine hands over replies only
+                self._requests.replied(event.handle, event.request_id, reply, now)
             case RequestFailed():
                 self._requests.replied(event.handle, event.request_id, None, now)
             case SessionReady():

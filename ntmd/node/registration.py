@@ -198,6 +198,7 @@ class Registration:
     def _accept(self, reply: Registered, now: float) -> None:
         common = self._common
         common.clock.learn(reply.platform_ms, now)
+        common.engine.set_slack(0)
         common.memory.keep_clock(reply.platform_ms)
         dc_sign = reply.dc_sign or common.memory.dc_sign or common.home.dc_sign
         leaf = parse_leaf(dc_sign)

@@ -19,6 +19,7 @@ class Requests:
     def __init__(self, common: Common) -> None:
         self._common = common
         self._waiting: dict[tuple[int, int], Done] = {}
+        self._gone = 0
 
     def ask(
         self,
@@ -32,15 +33,14 @@ class Requests:
     ) -> None:
         """Ask; ``done`` is called exactly once unless the association is forgotten."""
         number = self._common.engine.ask(handle, request, now, path=path, timeout=timeout)
-        self._waiting[handle, number] = done
+        if number:
+            self._waiting[handle, number] = done
+        else:  # the association is gone
+            self._gone += 1
+            self._common.timers.set(("gone", self._gone), now, lambda at: done(None, at))
 
     def replied(self, handle: int, number: int, reply: Reply | None, now: float) -> None:
         """A reply came in (None: the request failed); unknown ones are ignored."""
         done = self._waiting.pop((handle, number), None)
         if done is not None:
             done(reply, now)
-
-    def forget(self, handle: int) -> None:
-        """Nobody waits for this association any more."""
-        for key in [k for k in self._waiting if k[0] == handle]:
-            del self._waiting[key]

@@ -11,6 +11,7 @@ from ntmd.node.path import PathBook
 from ntmd.node.relays import Relays
 from ntmd.node.tunnel import Asleep, Awaiting, Closed, Input, Open, State, step
 from ntmd.node.underlay import Underlay
+from ntmd.proto.events import Psk, SessionInfo
 from ntmd.proto.messages import RelayGrant, SeenCounters
 from ntmd.proto.plane import (
     InstallTunnel,
@@ -20,7 +21,6 @@ from ntmd.proto.plane import (
     TunnelEntry,
 )
 from ntmd.proto.records import Capability
-from ntmd.proto.session import Psk, SessionInfo
 from ntmd.proto.timing import PSK_RESUMPTION_LIFETIME
 from ntmd.proto.types import CandidateKind, Endpoint, Path, Peer
 

@@ -12,7 +12,7 @@ from enum import Enum
 from ntmd.node.common import Common
 from ntmd.node.probing import Prober, Proof
 from ntmd.node.underlay import Underlay
-from ntmd.proto.session import CallFailed, Established
+from ntmd.proto.events import CallFailed, Established
 from ntmd.proto.types import Endpoint, Path, Peer
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)

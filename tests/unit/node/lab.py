@@ -1,0 +1,286 @@
+"""Two nodes, a coordinator and a relay on the simulator's Internet, with a plane that only notes.
+
+The plane here seals nothing: it remembers what it was told, so that a test can ask on which paths
+a tunnel would send. Packets through real planes are the stories of ``tests/sim``.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from ntm_rs.core import RsCore, RsSettings
+from ntm_rs.home import HomeDc
+from ntmd.node.commands import ConfigureDevice, NameAnswered, StateChanged
+from ntmd.node.core import NodeCore
+from ntmd.node.inputs import DeviceReady, NameAsked, NetworkChanged, Stopping
+from ntmd.node.settings import Home, NodeSettings
+from ntmd.proto import crypto
+from ntmd.proto.events import Identity
+from ntmd.proto.io import DatagramReceived, SendDatagram, SendFailed, UserAnswered, UserAsked
+from ntmd.proto.messages import RelayInfo
+from ntmd.proto.plane import (
+    CloseSocket,
+    InstallTunnel,
+    OpenSocket,
+    PlanePath,
+    ReleaseParked,
+    RemoveTunnel,
+    SocketFailed,
+    SocketOpened,
+    SwitchPath,
+    TunnelActivity,
+    TunnelEntry,
+)
+from ntmd.proto.types import Endpoint
+from tests.sim.machine import Host, Socket
+from tests.sim.nat import NatKind
+from tests.sim.platform import Platform
+from tests.sim.process import Birth, Process
+from tests.sim.servers import SimServer
+from tests.sim.world import Network, World
+from tests.unit.node.fake_dc import FakeDc
+
+DC_PORT, RS_PORT, PROBE_PORT = 4330, 4331, 4332
+
+
+class LabNode(Process):
+    """The production core on a machine of the world."""
+
+    def __init__(self, host: Host, identity: Identity, platform: Platform, home: Home) -> None:
+        super().__init__(host, host.name, self._build)
+        self.identity, self.platform, self.home = identity, platform, home
+        self.entries: dict[int, TunnelEntry] = {}
+        self.paths: dict[int, tuple[PlanePath, ...]] = {}
+        self.switches: list[tuple[float, SwitchPath]] = []
+        self.names: dict[int, NameAnswered] = {}
+        self.answers: dict[int, list[UserAnswered]] = {}
+        self.states: list[str] = []
+        self.device: list[ConfigureDevice] = []
+        self.released: list[bytes] = []
+        self.other: list[Any] = []
+        self.sent: list[tuple[float, SendDatagram]] = []
+        self._tokens = 0
+        self._open: dict[int, Socket] = {}
+
+    def _build(self, birth: Birth) -> NodeCore:
+        return NodeCore(
+            NodeSettings(),
+            self.identity,
+            self.platform.trust,
+            self.home,
+            birth.stored,
+            random=birth.random,
+            now=birth.now,
+            wall_ms=birth.wall_ms,
+            persist=self.store.__setitem__,
+        )
+
+    def opened(self) -> None:
+        self.host.on_change = self._changed
+        self.host.world.clock.after(0.0, lambda: self.post(self.host.network_state()))
+
+    def closed(self) -> None:
+        for socket in self._open.values():
+            self.host.close(socket)
+        self._open.clear()
+        self.entries.clear()
+
+    def _changed(self, event: NetworkChanged) -> None:
+        self.post(event)
+
+    def execute(self, command: Any) -> None:
+        match command:
+            case SendDatagram(data=data, path=path):
+                self.sent.append((self.host.world.clock.now, command))
+                socket = self._open.get(path.socket)
+                code = 19 if socket is None else self.host.send(socket, data, path.remote)
+                if code:
+                    self.post(SendFailed(path, code))
+            case OpenSocket():
+                self._open_socket(command)
+            case CloseSocket(socket=number):
+                if number in self._open:
+                    self.host.close(self._open.pop(number))
+            case InstallTunnel(entry=entry):
+                self.entries[entry.tunnel] = entry
+                self.paths[entry.tunnel] = entry.paths
+            case SwitchPath():
+                self.switches.append((self.host.world.clock.now, command))
+                self.paths[command.tunnel] = command.paths
+            case RemoveTunnel(tunnel=number):
+                self.entries.pop(number, None)
+                self.paths.pop(number, None)
+            case _:
+                self._rest(command)
+
+    def _rest(self, command: Any) -> None:
+        match command:
+            case ConfigureDevice():
+                self.device.append(command)
+                self.post(DeviceReady("ntm0"))
+            case NameAnswered(token=token):
+                self.names[token] = command
+            case UserAnswered(token=token):
+                self.answers.setdefault(token, []).append(command)
+            case StateChanged(state=state):
+                self.states.append(state)
+            case ReleaseParked(address=address):
+                self.released.append(address)
+            case _:
+                self.other.append(command)
+
+    def _open_socket(self, wish: OpenSocket) -> None:
+        receive = partial(self._received, wish.socket)
+        socket = Socket(wish.family, wish.port, receive, wish.interface, wish.address)
+        try:
+            self._open[wish.socket] = self.host.bind(socket)
+        except OSError as error:
+            self.post(SocketFailed(wish.socket, error.errno or 0, str(error)))
+            return
+        self.post(SocketOpened(wish.socket, self.host.local(socket)))
+
+    def _received(self, number: int, data: bytes, source: Endpoint) -> None:
+        self.post(DatagramReceived(data, number, source))
+
+    # -------------------------------------------------------------- what a test does and asks
+
+    def resolve(self, name: str) -> int:
+        self._tokens += 1
+        self.post(NameAsked(self._tokens, name))
+        return self._tokens
+
+    def ask(self, what: str, **arguments: Any) -> list[UserAnswered]:
+        self._tokens += 1
+        self.answers[self._tokens] = []
+        self.post(UserAsked(self._tokens, what, arguments))
+        return self.answers[self._tokens]
+
+    def stop(self) -> None:
+        self.post(Stopping())
+
+    def tunnel(self, name: str) -> Any:
+        return self.core.tunnels.by_name(name)
+
+    def way(self, name: str) -> str:
+        """direct, relay or none: on what the plane sends to ``name`` first."""
+        tunnel = self.tunnel(name)
+        paths = self.paths.get(tunnel.number, ()) if tunnel is not None else ()
+        if not paths:
+            return "none"
+        return "relay" if paths[0].path.leg else "direct"
+
+    def active(self, name: str, *, sent: int, received: int, silent_for: float = 0.0) -> None:
+        """The plane reports traffic of a tunnel, as if it flowed now."""
+        tunnel = self.tunnel(name)
+        entry = self.entries[tunnel.number]
+        session = entry.receive[-1].session if entry.receive else 0
+        now = self.host.now
+        self.post(
+            TunnelActivity(
+                tunnel.number,
+                sent,
+                sent * 100,
+                received,
+                received * 100,
+                session,
+                received,
+                0,
+                (),
+                now if sent else 0.0,
+                now - silent_for if received else 0.0,
+                0.0,
+                0.0,
+                0,
+                0,
+                sent,
+            )
+        )
+
+
+class Lab:
+    """``with_relay`` adds a relay; ``homes`` are where laptop and desk are."""
+
+    def __init__(self, seed: int = 1, *, with_relay: bool = True) -> None:
+        self.world = World(seed)
+        self.platform = Platform(self.world.clock)
+        self.dc_identity = self.platform.dc("dc.home.test", "home.test")
+        self.servers = self.world.host("server")
+        self.servers.attach("eth0", self.world.internet, families=(4,))
+        self.address = self.servers.interfaces["eth0"].addresses[4]
+        self.rs: SimServer | None = None
+        relays: tuple[RelayInfo, ...] = ()
+        keys: tuple[bytes, ...] = ()
+        if with_relay:
+            identity = self.platform.rs("rs1.home.test", "home.test")
+            keys = (crypto.public_key(identity.private_key),)
+            at = Endpoint(self.address, RS_PORT)
+            relays = (RelayInfo(identity.name, identity.certificates[0], (at,)),)
+            self.rs = SimServer(
+                self.servers, "rs1", {1: tuple(at)}, partial(self._relay, identity, at)
+            )
+        sockets = {
+            1: Endpoint(self.address, DC_PORT),
+            2: Endpoint(self.address, PROBE_PORT),
+        }
+        self.tamper = lambda route: route
+        self.dc = SimServer(
+            self.servers,
+            "dc",
+            {n: tuple(e) for n, e in sockets.items()},
+            lambda birth: FakeDc(
+                birth,
+                self.platform,
+                self.dc_identity,
+                sockets,
+                relays,
+                keys,
+                tamper=lambda route: self.tamper(route),
+            ),
+        )
+        self.dc.start()
+        if self.rs is not None:
+            self.rs.start()
+
+    def _relay(self, identity: Identity, at: Endpoint, birth: Birth) -> RsCore:
+        dc = HomeDc(
+            self.dc_identity.peer,
+            (Endpoint(self.address, DC_PORT),),
+            self.dc_identity.sign_certificate,
+        )
+        settings = RsSettings(self.platform.id)
+        return RsCore(
+            settings,
+            identity,
+            self.platform.trust,
+            dc,
+            {1: at},
+            random=birth.random,
+            now=birth.now,
+            wall_ms=birth.wall_ms,
+            stored=birth.stored,
+        )
+
+    def node(self, name: str, network: Network | None = None) -> LabNode:
+        """A node named ``name``.home.test, started, in ``network`` (else the Internet)."""
+        host = self.world.host(name)
+        host.attach("eth0", network or self.world.internet, families=None if network else (4,))
+        identity = self.platform.node(f"{name}.home.test", "home.test")
+        home = Home(
+            "home.test",
+            self.dc_identity.peer,
+            (Endpoint(self.address, DC_PORT),),
+            self.dc_identity.sign_certificate,
+            ("home.test",),
+        )
+        node = LabNode(host, identity, self.platform, home)
+        node.start()
+        return node
+
+    def behind(self, kind: NatKind) -> Network:
+        """A home behind a NAT."""
+        return self.world.home(kind)
+
+    def run(self, seconds: float) -> None:
+        """Let time pass."""
+        self.world.run(seconds)
