@@ -204,8 +204,9 @@ class LegTable:
 
     def _forget_held(self, leg: Leg, now: float) -> None:
         fresh = [entry for entry in leg.held if entry[0] > now]
-        self.drops["not_open"] += len(leg.held) - len(fresh)
-        leg.held = fresh
+        if len(fresh) < len(leg.held):
+            self.drops["not_open"] += len(leg.held) - len(fresh)
+            leg.held = fresh
 
     def release(self, leg: Leg, now: float) -> list[tuple[Way, bytes]]:
         """Datagrams held for ``leg``'s opening at either end, with their ways."""

@@ -1,8 +1,8 @@
 """Networks, routers and hosts: where a packet goes, and what stands in its way.
 
 A :class:`Network` is a broadcast domain. The public Internet is one; a home behind a NAT is
-another, joined by a :class:`Router`. Packets are bytes between two endpoints and nothing else: what a node
-knows, it learned from datagrams.
+another, joined by a :class:`Router`. Packets are bytes between two endpoints and nothing else: what
+a node knows, it learned from datagrams.
 """
 
 from __future__ import annotations

@@ -1,0 +1,238 @@
+"""Nodes at the relay: their sources, and the legs they open, move and close (rules C5 and C7)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ntm_rs.legs import Holder, Leg, LegTable, Source
+from ntmd.proto import crypto, timing
+from ntmd.proto import messages as m
+from ntmd.proto.certs import Leaf
+from ntmd.proto.errors import ProtocolError
+from ntmd.proto.events import Established, MessageReceived
+from ntmd.proto.frame import with_index
+from ntmd.proto.io import SendDatagram
+from ntmd.proto.records import Grant, check_grant
+from ntmd.proto.session import SessionEngine
+from ntmd.proto.types import Path
+
+
+@dataclass(slots=True, eq=False)
+class Client:
+    """A node with a session: its association handle, name, and the greatest LegMove sequence."""
+
+    handle: int
+    name: str
+    holder: Holder
+    seq: int = 0
+    moved: tuple[tuple[int, int], ...] = ()
+    moved_at: float = -1e9
+
+
+class Clients:
+    """All nodes at this relay, by handle and by key hash."""
+
+    def __init__(
+        self,
+        engine: SessionEngine,
+        table: LegTable,
+        own_key_hash: bytes,
+        platform_id: bytes,
+        signers: Mapping[bytes, Leaf],
+        *,
+        random: Callable[[int], bytes],
+        platform_ms: Callable[[float], int],
+        emit: Callable[[SendDatagram], None],
+        legs_per_node: int = timing.LEGS_PER_NODE,
+    ) -> None:
+        self.counters: Counter[str] = Counter()
+        self._engine = engine
+        self._table = table
+        self._own_key_hash = own_key_hash
+        self._platform_id = platform_id
+        self._signers = signers
+        self._random = random
+        self._platform_ms = platform_ms
+        self._emit = emit
+        self._legs_per_node = legs_per_node
+        self._by_handle: dict[int, Client] = {}
+        self._holders: dict[bytes, Holder] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_handle)
+
+    # -------------------------------------------------------------- sessions
+
+    def established(self, event: Established, key: bytes, now: float) -> None:
+        """A node's session is confirmed; a new association begins at its arrival path."""
+        client = self._by_handle.get(event.handle)
+        if client is None or event.first:
+            key_hash = crypto.sha256(key)
+            holder = self._holders.setdefault(key_hash, Holder(key_hash))
+            self._table.suspend(holder, now + timing.LEG_LINGER)
+            holder.sources.clear()
+            holder.primary = holder.also = None
+            client = Client(event.handle, event.remote.leaf.name, holder)
+            self._by_handle[event.handle] = client
+            self._set_primary(client, event.path, 0, 0, now)
+
+    def ended(self, handle: int, now: float) -> None:
+        """The session is over: legs linger, so that the node may open them again."""
+        client = self._by_handle.pop(handle, None)
+        if client is None:
+            return
+        if any(other.holder is client.holder for other in self._by_handle.values()):
+            return
+        client.holder.sources.clear()
+        client.holder.primary = client.holder.also = None
+        self._table.suspend(client.holder, now + timing.LEG_LINGER)
+        if not client.holder.legs:
+            self._holders.pop(client.holder.key_hash, None)
+
+    def sweep(self, now: float) -> None:
+        """Forget legs that ran out, and holders without legs or session."""
+        for index in self._table.sweep(now):
+            self._engine.free_index(index, now)
+        live = {id(client.holder) for client in self._by_handle.values()}
+        for key_hash, holder in list(self._holders.items()):
+            if not holder.legs and id(holder) not in live:
+                del self._holders[key_hash]
+
+    def heard(self, event: MessageReceived, size: int, now: float) -> None:
+        """A control frame came by some path: know the source, challenge it once."""
+        client = self._by_handle.get(event.handle)
+        if client is None:
+            return
+        source = client.holder.source(event.path.socket, event.path.remote, event.path_id, now)
+        if not source.validated:
+            source.received += size
+            if source.nonce == 0:
+                self._challenge(client, source, now)
+
+    def answered(self, event: MessageReceived, answer: m.Answer, now: float) -> None:
+        """An Answer validates the source it came from, if it carries that source's challenge."""
+        client = self._by_handle.get(event.handle)
+        if client is None:
+            return
+        source = client.holder.sources.get((event.path.socket, event.path.remote))
+        if source is not None and source.nonce and source.nonce == answer.nonce:
+            source.validated = True
+
+    # -------------------------------------------------------------- legs
+
+    def open(self, event: MessageReceived, request: m.LegOpen, now: float) -> m.LegOpened:
+        """LegOpen: the grant decides; idempotent by (grant id, node)."""
+        client = self._by_handle.get(event.handle)
+        if client is None:
+            return self._refused(event, request, m.Status.REFUSED, "no node session")
+        try:
+            grant = self._check(request.grant, client.holder.key_hash, now)
+        except ProtocolError as error:
+            self.counters[error.kind] += 1
+            status = m.Status.EXPIRED if "expired" in error.kind else m.Status.REFUSED
+            return self._refused(event, request, status, error.kind)
+        leg = self._table.leg(grant.grant_id, client.holder)
+        if leg is None:
+            if len(client.holder.legs) >= self._legs_per_node:
+                self.counters["too_many_legs"] += 1
+                return self._refused(event, request, m.Status.TOO_MANY, "too many legs")
+            leg = Leg(
+                id=self._engine.draw_index(now),
+                grant_id=grant.grant_id,
+                holder=client.holder,
+                delivery=request.delivery_index,
+                expires=0.0,
+                rate=grant.kbit_s * 125,
+                filled=now,
+            )
+            self._table.add(leg)
+        leg.delivery = request.delivery_index
+        leg.expires = now + (grant.expires_ms - self._platform_ms(now)) / 1000
+        leg.rate = grant.kbit_s * 125
+        leg.open, leg.closes = True, None
+        self.counters["legs_opened"] += 1
+        for way, data in self._table.release(leg, now):
+            self._emit(SendDatagram(with_index(data, way.delivery), Path(way.socket, way.remote)))
+        token = self._engine.reset_token(leg.id)
+        return m.LegOpened(request.id, m.Status.OK, 0, leg.id, token, event.path.remote)
+
+    def move(self, event: MessageReceived, request: m.LegMove, now: float) -> m.LegMoved:
+        """LegMove: the greatest sequence wins; all legs follow at once, with fresh ids (S3)."""
+        client = self._by_handle.get(event.handle)
+        if client is None:
+            return m.LegMoved(request.id, 0, event.path.remote)
+        fresh: tuple[tuple[int, int], ...] = ()
+        if request.seq > client.seq:
+            elsewhere = self._set_primary(client, event.path, event.path_id, request.seq, now)
+            if elsewhere:
+                client.moved = self._rename(client, now)
+                client.moved_at = now
+                self.counters["leg_moves"] += 1
+        if request.seq == client.seq and now - client.moved_at < timing.OLD_LEG:
+            fresh = client.moved
+        if request.seq == client.seq and request.also:
+            self._duplicate(client, request, now)
+        return m.LegMoved(request.id, client.seq, event.path.remote, fresh)
+
+    def close(self, event: MessageReceived, request: m.LegClose, now: float) -> m.Done:
+        """LegClose: forget the leg; closing an unknown one is done already."""
+        client = self._by_handle.get(event.handle)
+        leg = self._table.leg(request.grant_id, client.holder) if client else None
+        if leg is not None:
+            for index in self._table.remove(leg):
+                self._engine.free_index(index, now)
+        return m.Done(request.id, m.Status.OK)
+
+    # -------------------------------------------------------------- parts
+
+    def _check(self, data: bytes, node: bytes, now: float) -> Grant:
+        """The grant, if a signer we know made it, for this relay and this node, and it holds."""
+        grant = check_grant(data, self._platform_id, self._signers, self._platform_ms(now))
+        if grant.rs_key_hash != self._own_key_hash:
+            raise ProtocolError("grant_other_relay")
+        if node not in (grant.node_a_hash, grant.node_b_hash):
+            raise ProtocolError("grant_other_node")
+        return grant
+
+    def _refused(
+        self, event: MessageReceived, request: m.LegOpen, status: m.Status, why: str
+    ) -> m.LegOpened:
+        self.counters["legs_refused"] += 1
+        return m.LegOpened(request.id, status, 0, 0, b"", event.path.remote, why)
+
+    def _set_primary(self, client: Client, path: Path, path_id: int, seq: int, now: float) -> bool:
+        """Make ``path`` the node's primary source; returns whether it was another one before."""
+        holder = client.holder
+        before = holder.primary
+        source = holder.source(path.socket, path.remote, path_id, now)
+        holder.primary = source
+        client.seq = seq
+        self._engine.set_primary(client.handle, Path(path.socket, path.remote))
+        if not source.validated:
+            self._challenge(client, source, now)
+        return before is not source
+
+    def _challenge(self, client: Client, source: Source, now: float) -> None:
+        source.nonce = int.from_bytes(self._random(8), "big") or 1
+        path = Path(source.socket, source.remote)
+        self._engine.tell(client.handle, m.Probe(source.nonce), now, path)
+
+    def _rename(self, client: Client, now: float) -> tuple[tuple[int, int], ...]:
+        pairs = []
+        for leg in client.holder.legs.values():
+            if not leg.open:
+                continue
+            fresh = self._engine.draw_index(now)
+            for index in self._table.rename(leg, fresh, now):
+                self._engine.free_index(index, now)
+            pairs.append((leg.old_id, fresh))
+        return tuple(pairs)
+
+    def _duplicate(self, client: Client, request: m.LegMove, now: float) -> None:
+        holder = client.holder
+        for source in holder.sources.values():
+            if source.path_id == request.also and source.validated:
+                holder.also = source
+                holder.also_until = now + min(request.for_ms / 1000, timing.DOUBT_SECONDS)

@@ -1,0 +1,143 @@
+"""The relay as a program: sockets, clock, random source, state directory, one driver."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+from ntm_rs.core import RsCore, RsSettings
+from ntm_rs.home import HomeDc
+from ntm_rs.plane import RelayPlane
+from ntmd.proto.certs import Trust
+from ntmd.proto.events import Identity
+from ntmd.proto.io import DatagramReceived, SendDatagram, SendFailed, Store, Tell, UserAnswered
+from ntmd.proto.types import Endpoint
+from ntmd.runtime.clock import boot_clock, wall_ms
+from ntmd.runtime.driver import Driver
+from ntmd.runtime.journal import Trace, journal
+from ntmd.runtime.statefiles import FileStore
+from ntmd.runtime.udp import open_udp
+
+log = journal(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RsEnrolment:
+    """What the account server gave this relay: who it is, whom to trust, its coordinator."""
+
+    identity: Identity
+    trust: Trust
+    platform_id: bytes
+    dc: HomeDc
+
+
+class RsServer:
+    """A relay on ``listen`` addresses at ``udp_port`` (0: any free port, the same on all).
+
+    ``announced`` are the endpoints to tell the coordinator, if others than those bound (a relay
+    behind a static translation). ``data_dir`` keeps the sequence mark only.
+    """
+
+    def __init__(
+        self,
+        data_dir: FilePath,
+        enrolment: RsEnrolment,
+        listen: Sequence[str],
+        udp_port: int,
+        *,
+        announced: Sequence[Endpoint] = (),
+        trace: Trace | None = None,
+    ) -> None:
+        self._data_dir = data_dir
+        self._enrolment = enrolment
+        self._listen = tuple(listen)
+        self._port = udp_port
+        self._announced = tuple(announced)
+        self._trace = trace
+        self._core: RsCore | None = None
+        self._plane: RelayPlane | None = None
+        self._driver: Driver | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.endpoints: tuple[Endpoint, ...] = ()
+
+    @property
+    def core(self) -> RsCore:
+        """The running core."""
+        assert self._core is not None, "start() first"
+        return self._core
+
+    async def start(self) -> None:
+        """Bind and serve; raises Complaint if an address cannot be had."""
+        sockets: dict[int, Any] = {}
+        port = self._port
+        try:
+            for number, address in enumerate(self._listen, 1):
+                sockets[number] = open_udp(address, port)
+                port = sockets[number].getsockname()[1]
+        except Exception:
+            for udp in sockets.values():
+                udp.close()
+            raise
+        bound = {number: Endpoint(*udp.getsockname()[:2]) for number, udp in sockets.items()}
+        self.endpoints = tuple(bound.values())
+        self._store = FileStore(self._data_dir)
+        given = self._enrolment
+        self._core = RsCore(
+            RsSettings(given.platform_id, announced=self._announced),
+            given.identity,
+            given.trust,
+            given.dc,
+            bound,
+            random=os.urandom,
+            now=boot_clock(),
+            wall_ms=wall_ms(),
+            stored=self._store.read_all(),
+        )
+        loop = asyncio.get_running_loop()
+        self._driver = Driver(self._core, self._execute, loop=loop, trace=self._trace)
+        self._plane = RelayPlane(sockets, self._core.table, self._other, boot_clock, loop)
+        self._task = loop.create_task(self._driver.run())
+
+    async def stop(self) -> None:
+        """Close the sockets; nodes find another relay, or this one again, by themselves."""
+        if self._driver is not None:
+            self._driver.stop()
+        if self._task is not None:
+            await self._task
+        if self._plane is not None:
+            self._plane.close()
+
+    async def wait(self) -> None:
+        """Return when the server ends; raises what made it fail."""
+        assert self._task is not None, "start() first"
+        await self._task
+
+    def metrics(self) -> dict[str, Any]:
+        """Counters and gauges for the admin socket and ``/metrics``."""
+        plane = self._plane.stats() if self._plane is not None else {}
+        return {**self.core.status(), "plane": plane}
+
+    def _other(self, data: bytes, number: int, source: Endpoint) -> None:
+        assert self._driver is not None
+        self._driver.post(DatagramReceived(data, number, source))
+
+    def _execute(self, command: Any) -> None:
+        match command:
+            case SendDatagram(data=data, path=path):
+                assert self._plane is not None
+                assert self._driver is not None
+                code = self._plane.send(data, path.socket, path.remote)
+                if code:
+                    self._driver.post(SendFailed(path, code, os.strerror(code)))
+            case Store(key=key, value=value):
+                self._store.put(key, value)
+            case Tell(level=level, what=what, fields=fields):
+                log.tell(level, what, fields)
+            case UserAnswered():
+                pass  # asked through metrics() in this process
+            case _:
+                raise TypeError(f"a relay has no command {type(command).__name__}")

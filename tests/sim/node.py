@@ -1,0 +1,190 @@
+"""A node of the world: the production core, the production plane's table, and a tiny inner host."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from typing import Any
+
+from ntmd.node.commands import ConfigureDevice, NameAnswered, RenewCertificate, StateChanged
+from ntmd.node.core import NodeCore
+from ntmd.node.inputs import DeviceReady, NameAsked, NetworkChanged, Stopping
+from ntmd.node.settings import Home, NodeSettings
+from ntmd.proto.certs import Trust
+from ntmd.proto.events import Identity
+from ntmd.proto.frame import Kind
+from ntmd.proto.io import DatagramReceived, SendDatagram, SendFailed, UserAnswered, UserAsked
+from ntmd.proto.plane import (
+    CloseSocket,
+    InstallTunnel,
+    OpenSocket,
+    ReleaseParked,
+    RemoveTunnel,
+    SocketFailed,
+    SocketOpened,
+    SwitchPath,
+)
+from ntmd.proto.types import Endpoint
+from tests.sim.inner import InnerHost
+from tests.sim.machine import Host, Socket
+from tests.sim.plane import SimPlane
+from tests.sim.process import Birth, Process
+
+
+class SimNode(Process):
+    """``ntmd`` on a machine. The store outlives a crash; the plane and its keys never do."""
+
+    def __init__(
+        self,
+        host: Host,
+        identity: Identity,
+        trust: Trust,
+        home: Home,
+        settings: NodeSettings = NodeSettings(),  # noqa: B008 - frozen
+    ) -> None:
+        super().__init__(host, host.name, self._build)
+        self.identity, self.trust, self.home, self.settings = identity, trust, home, settings
+        self.inner = InnerHost(self._into_tun, lambda: host.world.clock.now)
+        self.names: dict[int, NameAnswered] = {}
+        self.name_times: dict[int, float] = {}
+        self.states: list[tuple[float, str]] = []
+        self.answers: dict[int, list[UserAnswered]] = {}
+        self.renewals: list[RenewCertificate] = []
+        self.nonces: Counter[tuple[bytes, bytes]] = Counter()
+        self.sent_bytes = 0
+        self.sent_to: Counter[Endpoint] = Counter()
+        self._tokens = 0
+        self._open: dict[int, Socket] = {}
+        self.plane = SimPlane(self)
+
+    def _build(self, birth: Birth) -> NodeCore:
+        return NodeCore(
+            self.settings,
+            self.identity,
+            self.trust,
+            self.home,
+            birth.stored,
+            random=birth.random,
+            now=birth.now,
+            wall_ms=birth.wall_ms,
+            persist=self._persist,
+        )
+
+    # -------------------------------------------------------------- what a user does
+
+    @property
+    def name(self) -> str:
+        """The node's FQDN."""
+        return self.identity.name
+
+    @property
+    def address(self) -> bytes:
+        """The virtual address, empty before the first registration."""
+        return self.inner.address
+
+    @property
+    def state(self) -> str:
+        """The last state told."""
+        return self.states[-1][1] if self.states else ""
+
+    def resolve(self, name: str) -> int:
+        """Ask the stub resolver; the answer will be in ``names`` under the token returned."""
+        self._tokens += 1
+        self.name_times[self._tokens] = self.host.world.clock.now
+        self.post(NameAsked(self._tokens, name))
+        return self._tokens
+
+    def ask(self, what: str, **arguments: Any) -> list[UserAnswered]:
+        """Ask over the control socket; returns the (growing) list of answers."""
+        self._tokens += 1
+        self.answers[self._tokens] = []
+        self.post(UserAsked(self._tokens, what, arguments))
+        return self.answers[self._tokens]
+
+    def down(self) -> None:
+        """``ntmd down``."""
+        self.post(Stopping())
+
+    # -------------------------------------------------------------- the process
+
+    def opened(self) -> None:
+        """Give the core the underlay."""
+        self.plane = SimPlane(self)
+        self.host.on_change = self._underlay_changed
+        self.host.world.clock.after(0.0, lambda: self.post(self.host.network_state()))
+
+    def closed(self) -> None:
+        """The plane dies with the daemon; the TUN keeps its address."""
+        for socket in self._open.values():
+            self.host.close(socket)
+        self._open.clear()
+        self.plane.close()
+
+    def _underlay_changed(self, event: NetworkChanged) -> None:
+        self.post(event)
+
+    def _persist(self, key: str, value: bytes) -> None:
+        self.store[key] = value
+
+    def execute(self, command: Any) -> None:
+        """Carry out one command."""
+        match command:
+            case SendDatagram(data=data, path=path):
+                code = self.send(path.socket, data, path.remote)
+                if code:
+                    self.post(SendFailed(path, code))
+            case OpenSocket():
+                self._open_socket(command)
+            case CloseSocket(socket=number):
+                if number in self._open:
+                    self.host.close(self._open.pop(number))
+            case InstallTunnel() | SwitchPath() | RemoveTunnel() | ReleaseParked():
+                self.plane.command(command)
+            case ConfigureDevice(address=address):
+                self.inner.address = address
+                self.plane.configured(command)
+                self.post(DeviceReady(self.settings.interface))
+            case NameAnswered(token=token):
+                self.names[token] = command
+                self.name_times[-token] = self.host.world.clock.now
+            case StateChanged(state=state):
+                self.states.append((self.host.world.clock.now, state))
+            case UserAnswered(token=token):
+                self.answers[token].append(command)
+            case RenewCertificate():
+                self.renewals.append(command)
+            case _:
+                super().execute(command)
+
+    def _open_socket(self, wish: OpenSocket) -> None:
+        receive = partial(self._received, wish.socket)
+        socket = Socket(wish.family, wish.port, receive, wish.interface, wish.address)
+        try:
+            self._open[wish.socket] = self.host.bind(socket)
+        except OSError as error:
+            self.post(SocketFailed(wish.socket, error.errno or 0, str(error)))
+            return
+        self.post(SocketOpened(wish.socket, self.host.local(socket)))
+
+    # -------------------------------------------------------------- datagrams
+
+    def send(self, number: int, data: bytes, remote: Endpoint) -> int:
+        """One datagram out of an own socket; returns 0 or an errno. Also used by the plane."""
+        socket = self._open.get(number)
+        if socket is None:
+            return 19  # ENODEV
+        self.sent_bytes += len(data)
+        self.sent_to[remote] += len(data)
+        return self.host.send(socket, data, remote)
+
+    def _received(self, number: int, data: bytes, source: Endpoint) -> None:
+        if not self.running:
+            return
+        if data[:1] == bytes((Kind.DATA,)):
+            self.plane.datagram(data, number, source)
+        else:
+            self.post(DatagramReceived(data, number, source))
+
+    def _into_tun(self, packet: bytes) -> None:
+        if self.running:
+            self.plane.packet(packet)
