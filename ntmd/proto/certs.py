@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ntmd.proto.authority import issue_tls, make_ca, platform_id_of, tls_key
+from ntmd.proto.authority import ca_key_of, issue_tls, make_ca, platform_id_of, tls_key
 from ntmd.proto.crypto import (
     dh,
     ed25519_public,
@@ -30,6 +30,7 @@ __all__ = [
     "Anchor",
     "Leaf",
     "Trust",
+    "ca_key_of",
     "check_leaf",
     "issue",
     "issue_tls",
@@ -42,8 +43,6 @@ __all__ = [
     "tls_key",
 ]
 
-HOUR_MS = 3_600_000
-
 
 def platform_prefix(platform_id: bytes) -> bytes:
     """The platform's /48 (6 bytes): fd and the first 40 bits of its id (rule S9)."""
@@ -51,7 +50,7 @@ def platform_prefix(platform_id: bytes) -> bytes:
 
 
 def ca_key_id(ca_public: bytes) -> bytes:
-    """How a leaf names the CA key that signed it (20 bytes; RFC 7093 method 1, over the raw key)."""
+    """How a leaf names the CA key that signed it: 20 bytes of the raw key's SHA-256."""
     return sha256(ca_public)[:20]
 
 
@@ -207,7 +206,7 @@ def issue(
 ) -> bytes:
     """A leaf (DER) for a key whose possession was proved.
 
-    ``serial``: 16 random bytes (its first byte is brought into 1-127 where needed, as DER wants);
+    ``serial``: 16 to 20 random bytes (the first is brought into 1-127 if it is not, as DER wants);
     ``prefix``: for ``dc`` and ``dc-sign`` only. What does not fit the profile is a ProtocolError
     ``certificate`` here already, never at the first call.
     """
@@ -254,12 +253,12 @@ def pop_proof(
 
 
 def pop_check(
-    proof: bytes,
     server_private: bytes,
     node_public: bytes,
     nonce: bytes,
     fqdn: str,
     request_hash: bytes,
+    proof: bytes,
 ) -> bool:
     """The AS's side: whether ``proof`` is right for ``node_public`` and this very request."""
     try:

@@ -1,18 +1,22 @@
 """Certificates: what is issued is read back, what deviates is refused, who may be whom."""
 
 import ipaddress
+import shutil
+import ssl
+import subprocess
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntmd.proto import certs, crypto, der
+from ntmd.proto import certs, crypto
 from ntmd.proto.certs import Anchor, Trust, check_leaf, issue, parse_leaf
 from ntmd.proto.errors import ProtocolError
+from ntmd.proto.profile import CERTIFICATE_MAX, key_info
 from ntmd.proto.types import Role
 
 DAY = 86_400_000
@@ -25,9 +29,6 @@ ANCHOR = Anchor(PLATFORM, (certs.ca_key_of(CA),))
 TRUST = Trust((ANCHOR,))
 PREFIX = ipaddress.IPv6Network((int(ANCHOR.network.network_address) | 7 << 64, 64))
 KEY = crypto.public_key(b"\x22" * 32)
-TLS_KEY = ec.derive_private_key(5, ec.SECP256R1()).public_key().public_bytes(
-    Encoding.DER, PublicFormat.SubjectPublicKeyInfo
-)  # fmt: skip
 
 
 def leaf(role: Role = Role.NODE, name: str = "desk.home.test", **changes: object) -> bytes:
@@ -46,9 +47,9 @@ def leaf(role: Role = Role.NODE, name: str = "desk.home.test", **changes: object
     return issue(CA_PRIVATE, PLATFORM, **values)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize("role", [Role.NODE, Role.DC, Role.RS, Role.DC_SIGN])
 def test_every_role_comes_back_as_issued(role: Role) -> None:
-    key = TLS_KEY if role is Role.TLS else KEY
+    key = crypto.ed25519_public(b"\x23" * 32) if role is Role.DC_SIGN else KEY
     parsed = parse_leaf(leaf(role, public_key=key))
     assert (parsed.role, parsed.name, parsed.domain) == (role, "desk.home.test", "home.test")
     assert parsed.key == key
@@ -61,7 +62,7 @@ def test_sizes_stay_within_the_profile() -> None:
     assert len(leaf()) < 400
     longest = ".".join(["a" * 31] * 4)
     assert len(longest) == 127
-    assert len(leaf(name=longest)) <= certs.SIZE_MAX
+    assert len(leaf(name=longest)) <= CERTIFICATE_MAX
 
 
 def test_a_standard_parser_sees_what_we_mean() -> None:
@@ -152,7 +153,7 @@ def test_an_anchor_with_suffixes_vouches_for_these_only() -> None:
     with pytest.raises(ProtocolError) as caught:
         check_leaf(parsed, scoped, role=Role.NODE, name=None, now_ms=NOW)
     assert caught.value.kind == "certificate_name"
-    with pytest.raises(ProtocolError):
+    with pytest.raises(ValueError, match="one prefix"):
         Trust(
             (ANCHOR, replace(ANCHOR, platform_id=b"\1" * 32, prefix=ANCHOR.network[0].packed[:6]))
         )
@@ -161,9 +162,8 @@ def test_an_anchor_with_suffixes_vouches_for_these_only() -> None:
 @pytest.mark.parametrize(
     "changes",
     [{"name": n} for n in ("Desk.home.test", "", "a..b", "-a.b", "a" * 64, "x." * 70 + "y", "ä.b")]
-    + [{"serial": b"\x01" * 15}, {"serial": b"\x80" * 16}, {"domain_labels": 4},
-       {"domain_labels": 0}],
-)  # fmt: skip
+    + [{"serial": b"\x01" * 15}, {"domain_labels": 4}, {"domain_labels": 0}, {"role": Role.TLS}],
+)
 def test_what_the_profile_forbids_is_not_issued(changes: dict[str, object]) -> None:
     with pytest.raises(ProtocolError):
         leaf(**changes)  # type: ignore[arg-type]
@@ -180,8 +180,84 @@ def test_possession_is_proved_for_this_key_name_and_request_only() -> None:
         assert not certs.pop_check(*values, proof)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("value", [0, 1, 127, 128, 255, 256, 1 << 64])
-def test_der_integers_are_shortest(value: int) -> None:
-    encoded = der.integer(value)
-    assert int.from_bytes(encoded[2:], "big", signed=True) == value
-    assert len(encoded) < 4 or encoded[2] or encoded[3] & 0x80
+@pytest.mark.parametrize("first", [0, 0x80, 0xFF])
+def test_any_random_serial_can_be_used(first: int) -> None:
+    serial = parse_leaf(leaf(serial=bytes((first,)) + b"\1" * 15)).serial
+    assert len(serial) == 16
+    assert 0 < serial[0] < 0x80
+
+
+def test_ordinary_tls_accepts_the_server_certificate(tmp_path: Path) -> None:
+    pem, spki = certs.tls_key(b"\x55" * 40)
+    now = int(time.time() * 1000)
+    ca = certs.make_ca(CA_PRIVATE, now - DAY, now + DAY, SERIAL)
+    der = certs.issue_tls(
+        CA_PRIVATE, PLATFORM, spki=spki, names=["as.home.test"], addresses=["192.0.2.1", "::1"],
+        not_before_ms=now - DAY, not_after_ms=now + DAY, serial=SERIAL,
+    )  # fmt: skip
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    chain.write_text(ssl.DER_cert_to_PEM_cert(der))
+    key.write_bytes(pem)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(chain, key)
+    for host, fits in (
+        ("as.home.test", True),
+        ("192.0.2.1", True),
+        ("::1", True),
+        ("b.test", False),
+    ):
+        client = ssl.create_default_context(cadata=ssl.DER_cert_to_PEM_cert(ca))
+        client.verify_flags |= ssl.VERIFY_X509_STRICT
+        if fits:
+            assert tls_shakes_hands(client, server, host)
+        else:
+            with pytest.raises(ssl.SSLCertVerificationError):
+                tls_shakes_hands(client, server, host)
+
+
+def tls_shakes_hands(client: ssl.SSLContext, server: ssl.SSLContext, host: str) -> bool:
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [
+        client.wrap_bio(down, up, server_hostname=host),
+        server.wrap_bio(up, down, server_side=True),
+    ]
+    done = [False, False]
+    for _ in range(8):
+        for number, end in enumerate(ends):
+            if not done[number]:
+                try:
+                    end.do_handshake()
+                    done[number] = True
+                except ssl.SSLWantReadError:
+                    continue
+    return all(done)
+
+
+def test_openssl_verifies_the_server_certificate(tmp_path: Path) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl program")
+    _, spki = certs.tls_key(b"\x56" * 40)
+    der = certs.issue_tls(
+        CA_PRIVATE, PLATFORM, spki=spki, names=["as.home.test"], addresses=[],
+        not_before_ms=NOW - DAY, not_after_ms=NOW + DAY, serial=SERIAL,
+    )  # fmt: skip
+    (tmp_path / "ca.pem").write_text(ssl.DER_cert_to_PEM_cert(CA))
+    (tmp_path / "leaf.pem").write_text(ssl.DER_cert_to_PEM_cert(der))
+    files = ["-CAfile", str(tmp_path / "ca.pem"), str(tmp_path / "leaf.pem")]
+    at = ["-attime", str(NOW // 1000)]
+    command = [openssl, "verify", "-x509_strict", "-purpose", "sslserver", *at, *files]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_tls_wants_a_p256_key_and_a_name() -> None:
+    _, spki = certs.tls_key(b"\x56" * 40)
+    rest = {"not_before_ms": NOW, "not_after_ms": NOW + DAY, "serial": SERIAL}
+    with pytest.raises(ValueError, match="name"):
+        certs.issue_tls(CA_PRIVATE, PLATFORM, spki=spki, names=[], addresses=[], **rest)  # type: ignore[arg-type]
+    wrong = key_info(False, KEY)
+    with pytest.raises(ValueError, match="P-256"):
+        certs.issue_tls(CA_PRIVATE, PLATFORM, spki=wrong, names=["a.b"], addresses=[], **rest)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="40"):
+        certs.tls_key(bytes(32))
