@@ -62,6 +62,7 @@ from ntmd.proto.plane import (
 )
 from ntmd.proto.session import Sequencer, SessionEngine
 from ntmd.proto.timing import RENEW_FROM
+from ntmd.proto.types import Endpoint
 
 RECENT_START = 3600_000  # peers active this recently are called at start (rule S4), ms
 RENEW_RETRY = 3600.0  # a renewal that failed is tried again after this, seconds
@@ -126,6 +127,7 @@ class NodeCore:
             self.requests,
             leg_changed=lambda peer, now: self.calls.leg_changed(peer, now),
             home_changed=self._home_changed,
+            seen=self._seen,
         )
         self.registration = Registration(
             common,
@@ -134,7 +136,8 @@ class NodeCore:
             self.requests,
             relays_known=self.relays.set_home,
             registered=self._registered,
-            state_changed=lambda now: None,
+            reflexive=self._reflexive,
+            seen=self._seen,
         )
         self.keepalive = KeepAlive(common, lambda: [self.registration.uplink, *self.relays.warm()])
         self.tunnels = Tunnels(common, self.underlay, self.relays)
@@ -146,7 +149,8 @@ class NodeCore:
             self.prober,
             self.relays,
             self.tunnels,
-            self.registration.reflexive,
+            self._reflexive,
+            self._learn,
             self._rescue,
         )
         self.directions = Directions(
@@ -181,6 +185,7 @@ class NodeCore:
             self.steering,
             self.registration,
             self.journal,
+            self._reflexive,
             self.calls.call,
         )
         self.seen = SeenReports(common)
@@ -191,6 +196,7 @@ class NodeCore:
             self.relays,
             self.tunnels,
             self.journal,
+            self._reflexive,
             lambda: self._stats,
         )
         self.asked = Asked(
@@ -363,6 +369,25 @@ class NodeCore:
     def _home_changed(self, name: str, now: float) -> None:
         self.registration.home_relay = name
         self.registration.refresh(now)
+
+    def _reflexive(self) -> dict[int, Endpoint]:
+        """Per own socket the source that servers saw; the coordinator's word before a relay's."""
+        found: dict[int, Endpoint] = {}
+        for uplink in (*self.relays.warm(), self.registration.uplink):
+            found.update(uplink.observed)
+        return found
+
+    def _learn(self, socket: int, observed: Endpoint, now: float) -> None:
+        """A peer told which source it saw: it counts while no server told."""
+        if socket not in self._reflexive():
+            self.registration.uplink.saw(socket, observed, now)
+
+    def _seen(self, now: float) -> None:
+        """A new reflexive address: peers are told under the seq of the last Move (rule C6)."""
+        for tunnel in self.tunnels.all():
+            if isinstance(tunnel.state, Open):
+                self.steering.say_candidates(tunnel, now)
+                self.steering.explore(tunnel, now)
 
     def _rescue(self, tunnel: Tunnel, now: float) -> None:
         """Nothing answers on any way: shake hands anew, and ask the coordinator beside it."""

@@ -51,7 +51,7 @@ class Handover:
             "cause": self.cause,
             "from": self.before,
             "to": self.after,
-            "gap_ms": round(self.gap * 1000, 1),
+            "gap_ms": round(self.gap * 1000, 1) if self.gap else self._since(self.first_in),
             "first_out_ms": self._since(self.first_out),
             "first_in_ms": self._since(self.first_in),
             "lost": self.lost,
@@ -162,8 +162,6 @@ class Journal:
         self._common.timers.cancel(("journal", number))
         if entry is None:
             return
-        if entry.gap == 0.0 and entry.first_in is not None:
-            entry.gap = max(0.0, entry.first_in - entry.started)
         shown = entry.as_json()
         self._common.tell("info", "handover", **shown)
         for follower in self.followers:

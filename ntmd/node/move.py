@@ -27,7 +27,7 @@ from ntmd.proto.timing import (
     MOVE_PADDING_IDLE,
     RECENT_PEER,
 )
-from ntmd.proto.types import Path, path_id
+from ntmd.proto.types import Endpoint, Path, path_id
 
 MOVE_HEADROOM = 180  # header, tag and the other fields of a Move, bytes
 REKEY_AFTER_MOVE = 2.0  # data keys are replaced this long after a move (rule S3), seconds
@@ -47,11 +47,13 @@ class Moves:
         steering: Steering,
         registration: Registration,
         journal: Journal,
+        reflexive: Callable[[], dict[int, Endpoint]],
         call: Callable[[Tunnel, float], None],
     ) -> None:
         self._common, self._underlay, self._prober = common, underlay, prober
         self._relays, self._tunnels, self._steering = relays, tunnels, steering
         self._registration, self._journal, self._call = registration, journal, call
+        self._reflexive = reflexive
         self._cause = (MoveCause.NETWORK_CHANGED, "network changed")
         self._old: dict[int, Path] = {}
         self._spent = 0
@@ -186,7 +188,7 @@ class Moves:
         size = MOVE_PADDING_ACTIVE if active else MOVE_PADDING_IDLE
 
         def make(nonce: int) -> Move:
-            here = own_candidates(self._underlay, self._registration.reflexive(), 8)
+            here = own_candidates(self._underlay, self._reflexive(), 8)
             padding = self._padding(size, now)
             seen = tunnel.seen()
             return Move(seq, path_id(way.socket), cause, nonce, here, True, seen, padding)

@@ -152,13 +152,13 @@ class NatTests:
         )
 
     def _mapped(self, socket: OwnSocket) -> Callable[[Proof, float], None]:
-        def won(proof: Proof, _: float) -> None:
+        def won(proof: Proof, now: float) -> None:
             facts = self.facts.get(socket.number)
             if facts is None or proof.answer.observed is None:
                 return
             facts.observed[proof.path.remote] = proof.answer.observed
             if proof.path.remote in self._uplink.endpoints:
-                self._uplink.saw(socket.number, proof.answer.observed)
+                self._uplink.saw(socket.number, proof.answer.observed, now)
 
         return won
 

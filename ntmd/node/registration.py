@@ -49,14 +49,14 @@ class Registration:
         prober: Prober,
         requests: Requests,
         *,
+        reflexive: Callable[[], dict[int, Endpoint]],
         relays_known: Callable[[tuple[RelayInfo, ...], float], None],
         registered: Callable[[float, float], None],
-        state_changed: Callable[[float], None],
+        seen: Callable[[float], None],
     ) -> None:
         self._common, self._underlay, self._requests = common, underlay, requests
-        self._prober = prober
+        self._prober, self._reflexive = prober, reflexive
         self._relays_known, self._registered = relays_known, registered
-        self._state_changed = state_changed
         self._asking = False
         self._again = False
         self._configured: ConfigureDevice | None = None
@@ -74,6 +74,7 @@ class Registration:
             up=self._up,
             down=self._down,
             announce=self._announce,
+            seen=seen,
         )
         self.nat = NatTests(common, underlay, prober, self.uplink, self.refresh)
 
@@ -108,7 +109,6 @@ class Registration:
         if state != self._state:
             self._state = state
             self._common.emit(StateChanged(state, self.complaint))
-            self._state_changed(now)
 
     # -------------------------------------------------------------- events of the association
 
@@ -133,7 +133,7 @@ class Registration:
         cause = int(self.last_cause)
 
         def make(nonce: int) -> Move:
-            here = own_candidates(self._underlay, uplink.observed, 8)
+            here = own_candidates(self._underlay, self._reflexive(), 8)
             return Move(seq, path_id(path.socket), cause, nonce, here, False)
 
         self._prober.start(
@@ -161,7 +161,7 @@ class Registration:
         self._asking, self._again = True, False
         request = Register(
             0,
-            own_candidates(self._underlay, uplink.observed, MAX_PER_PEER),
+            own_candidates(self._underlay, self._reflexive(), MAX_PER_PEER),
             self.nat.view(),
             self._common.identity.capabilities,
             self.home_relay,
@@ -219,7 +219,7 @@ class Registration:
         self.configure()
         changed = False
         if self.uplink.path is not None:
-            changed = self.uplink.saw(self.uplink.path.socket, reply.observed)
+            changed = self.uplink.saw(self.uplink.path.socket, reply.observed, now)
         self._relays_known(reply.relays, now)
         self._registered(float(reply.keepalive_s), now)
         self.nat.run(reply.probe_endpoints, now)
@@ -239,7 +239,3 @@ class Registration:
             self._requests.ask(self.uplink.handle, Deregister(0), now, lambda *_: None)
         self._common.timers.cancel("register")
         self.uplink.close(now)
-
-    def reflexive(self) -> dict[int, Endpoint]:
-        """Per own socket, the source that the coordinator saw."""
-        return self.uplink.observed

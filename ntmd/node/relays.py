@@ -74,10 +74,11 @@ class Relays:
         *,
         leg_changed: Callable[[Peer, float], None],
         home_changed: Callable[[str, float], None],
+        seen: Callable[[float], None],
     ) -> None:
         self._common, self._underlay = common, underlay
         self._prober, self._requests = prober, requests
-        self._leg_changed, self._home_changed = leg_changed, home_changed
+        self._leg_changed, self._home_changed, self._seen = leg_changed, home_changed, seen
         self.by_name: dict[str, Relay] = {}
         self.home_name = ""
 
@@ -110,6 +111,7 @@ class Relays:
             up=lambda first, at: self._up(name, at),
             down=lambda at: self._down(name, at),
             announce=lambda at: self._announce(name, at),
+            seen=self._seen,
         )
         relay = self.by_name[name] = Relay(info, uplink)
         return relay
@@ -179,7 +181,7 @@ class Relays:
                 uplink.silent(at)
                 return
             uplink.heard(path, at)
-            uplink.saw(path.socket, reply.observed)
+            uplink.saw(path.socket, reply.observed, at)
             self._renumber(name, reply.legs, at)
 
         self._requests.ask(handle, LegMove(0, seq), now, moved, path=path)
@@ -246,7 +248,7 @@ class Relays:
             leg.leg, leg.reset_token = reply.leg, reply.reset_token
             path = relay.uplink.path
             if path is not None:
-                relay.uplink.saw(path.socket, reply.observed)
+                relay.uplink.saw(path.socket, reply.observed, now)
                 self._common.engine.add_delivery(leg.delivery, leg.peer.key, leg.leg, path.remote)
             self._close_superseded(relay, leg, now)
             self._leg_changed(leg.peer, now)

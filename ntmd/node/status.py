@@ -14,7 +14,7 @@ from ntmd.node.tunnel import word
 from ntmd.node.tunnels import Tunnel, Tunnels
 from ntmd.node.underlay import OwnSocket, Underlay
 from ntmd.proto.plane import PlaneStats
-from ntmd.proto.types import Path, Suite, format_address
+from ntmd.proto.types import Endpoint, Path, Suite, format_address
 
 SCHEMA = 1
 CIPHERS = {Suite.AES_GCM: "AES-256-GCM", Suite.CHACHA: "ChaCha20-Poly1305"}
@@ -32,11 +32,12 @@ class Status:
         relays: Relays,
         tunnels: Tunnels,
         journal: Journal,
+        reflexive: Callable[[], dict[int, Endpoint]],
         plane: Callable[[], PlaneStats],
     ) -> None:
         self._common, self._underlay, self._registration = common, underlay, registration
         self._relays, self._tunnels, self._journal = relays, tunnels, journal
-        self._plane = plane
+        self._reflexive, self._plane = reflexive, plane
         self._health_since: dict[str, int] = {}
 
     def whole(self, now: float) -> dict[str, Any]:
@@ -80,7 +81,7 @@ class Status:
 
     def _socket(self, socket: OwnSocket) -> dict[str, Any]:
         facts = self._registration.nat.facts.get(socket.number, NatFacts())
-        seen = self._registration.reflexive().get(socket.number)
+        seen = self._reflexive().get(socket.number)
         return {
             "interface": socket.network.interface,
             "address": socket.network.address,

@@ -47,11 +47,12 @@ class Steering:
         relays: Relays,
         tunnels: Tunnels,
         reflexive: Callable[[], dict[int, Endpoint]],
+        learn: Callable[[int, Endpoint, float], None],
         rescue: Callable[[Tunnel, float], None],
     ) -> None:
         self._common, self._underlay, self._prober = common, underlay, prober
         self._relays, self._tunnels = relays, tunnels
-        self._reflexive, self.rescue = reflexive, rescue
+        self._reflexive, self._learn, self.rescue = reflexive, learn, rescue
         self.proved: Callable[[Tunnel, Proof, float], None] = lambda *_: None
 
     # -------------------------------------------------------------- choosing
@@ -150,14 +151,6 @@ class Steering:
             self._tunnels.remember(tunnel, None, now)
         elif not path.relayed and tunnel.installed:
             self._tunnels.switch(tunnel, tunnel.paths.sending)
-
-    def _learn(self, socket: int, observed: Endpoint, now: float) -> None:
-        """A peer told which source it saw: a candidate if nobody else told one yet."""
-        reflexive = self._reflexive()
-        own = self._underlay.sockets.get(socket)
-        if own is None or own.local is None or socket in reflexive:
-            return
-        reflexive[socket] = observed
 
     def _unproven(self, tunnel: Tunnel, path: Path, now: float) -> None:
         """A whole ladder went unanswered on ``path``."""

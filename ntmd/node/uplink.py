@@ -42,11 +42,12 @@ class Uplink:
         up: Callable[[bool, float], None],
         down: Callable[[float], None],
         announce: Callable[[float], None],
+        seen: Callable[[float], None],
     ) -> None:
         self._common = common
         self._underlay = underlay
         self._prober = prober
-        self._up, self._down, self._announce = up, down, announce
+        self._up, self._down, self._announce, self._seen = up, down, announce, seen
         self._failures = 0
         self.peer = peer
         self.endpoints = endpoints
@@ -125,11 +126,12 @@ class Uplink:
         if path == self.path:
             self.proven = True
 
-    def saw(self, socket: int, observed: Endpoint | None) -> bool:
+    def saw(self, socket: int, observed: Endpoint | None, now: float) -> bool:
         """The server told which source it saw; True if that differs from before."""
         if observed is None or self.observed.get(socket) == observed:
             return False
         self.observed[socket] = observed
+        self._seen(now)
         return True
 
     def challenge(self, now: float, done: Callable[[bool, float], None]) -> None:
@@ -139,7 +141,7 @@ class Uplink:
 
         def won(proof: Proof, at: float) -> None:
             self._answered(proof, at)
-            done(not self.saw(proof.path.socket, proof.answer.observed), at)
+            done(not self.saw(proof.path.socket, proof.answer.observed, at), at)
 
         self._prober.start(self.handle, self.path, now, won, lost=self.silent, purpose="keepalive")
 
@@ -199,7 +201,7 @@ class Uplink:
 
     def _alternative(self, proof: Proof, now: float) -> None:
         """A way that was not chosen answers: take it if the chosen one does not."""
-        self.saw(proof.path.socket, proof.answer.observed)
+        self.saw(proof.path.socket, proof.answer.observed, now)
         self.last_heard = now
         if not self.proven and self._underlay.is_open(proof.path.socket):
             self._take(proof.path, now)
