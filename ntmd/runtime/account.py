@@ -1,0 +1,383 @@
+"""The client of the account server: join, renew, leave; used by nodes and by servers.
+
+First trust is the join URL, ``https://HOST:PORT/join#v=1&ca=<64 hex digits>&k=<token>``: ``ca`` is
+the platform id, the SHA-256 of the CA's SubjectPublicKeyInfo. The CA is fetched without any check,
+compared with the fingerprint, and from then on is the only root; the system's roots are ignored
+(rule S12). An X25519 key cannot sign, so its possession is proved by rule C8.
+
+Synchronous, standard library only (``http.client`` and ``ssl``, imported on first use).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from ntmd.proto import certs
+from ntmd.proto.crypto import ed25519_public, ed25519_sign, public_key, sha256
+from ntmd.proto.errors import ProtocolError
+from ntmd.proto.timing import CLOCK_COMPLAINT
+from ntmd.proto.types import Endpoint
+from ntmd.runtime.complaints import Complaint, Exit
+from ntmd.runtime.enrolment import Coordinator, Enrolment, decode, encode
+
+if TYPE_CHECKING:
+    import ssl
+    from http.client import HTTPSConnection
+
+CONNECT_TIMEOUT = 5.0  # seconds
+ANSWER_MAX = 8 << 20
+SIGN_PROOF = b"ntm pop sign 1"
+DIRECTORY_PROOF = b"ntm directory 1"
+FRAGMENT = re.compile(r"v=1&ca=([0-9a-f]{64})(?:&k=([A-Za-z0-9_-]{16,128}))?\Z")
+
+
+class AccountError(Complaint):
+    """The account server refused, or cannot be used. ``error`` is its short name for the reason."""
+
+    def __init__(
+        self,
+        what: str,
+        means: str = "",
+        do: str = "",
+        exit_code: int = Exit.FAILED,
+        error: str = "",
+    ) -> None:
+        super().__init__(what, means, do, exit_code)
+        self.error = error
+
+
+@dataclass(frozen=True, slots=True)
+class JoinUrl:
+    """A join URL taken apart; ``token`` is empty in one that is meant for logging in."""
+
+    host: str
+    port: int
+    platform_id: bytes
+    token: str = ""
+
+    @property
+    def base(self) -> str:
+        """``https://HOST:PORT``, IPv6 addresses in brackets."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"https://{host}:{self.port}"
+
+    def __str__(self) -> str:
+        key = f"&k={self.token}" if self.token else ""
+        return f"{self.base}/join#v=1&ca={self.platform_id.hex()}{key}"
+
+
+def parse_join_url(text: str) -> JoinUrl:
+    """The join URL in ``text``; AccountError (exit code 2) if it is none."""
+    try:
+        parts = urlsplit(text.strip())
+        host, port = parts.hostname or "", parts.port or 443
+    except ValueError:
+        raise _bad_url() from None
+    match = FRAGMENT.match(parts.fragment)
+    if parts.scheme != "https" or not host or parts.path != "/join" or match is None:
+        raise _bad_url()
+    return JoinUrl(host, port, bytes.fromhex(match[1]), match[2] or "")
+
+
+def _bad_url() -> AccountError:
+    return AccountError(
+        "this is not a join URL.",
+        "It must look like https://HOST:PORT/join#v=1&ca=...&k=... and be complete, on one line.",
+        "Copy the whole line that `ntm-server invite` printed, and put it in quotes.",
+        Exit.USAGE,
+        "bad_url",
+    )
+
+
+# ------------------------------------------------------------------ what callers want
+
+
+def enrol_node(join_url: str, name: str | None, private_key: bytes) -> Enrolment:
+    """Join a platform with the node's X25519 ``private_key`` (32 bytes).
+
+    ``name`` is a label, a full name, or None if the invitation fixes one. AccountError otherwise.
+    """
+    url = _with_token(join_url)
+    asked = {"token": url.token, "name": name or "", "key": encode(public_key(private_key))}
+    return _enrolment(_reach(url), "enrol", asked, private_key)
+
+
+def enrol_server(
+    join_url: str,
+    role: str,
+    domain: str,
+    endpoints: Sequence[Endpoint],
+    private_key: bytes,
+    sign_key: bytes = b"",
+) -> Enrolment:
+    """Enrol a server: ``role`` "dc" (with its Ed25519 ``sign_key``) or "rs" of ``domain``."""
+    url = _with_token(join_url)
+    asked = {
+        "token": url.token,
+        "role": role,
+        "domain": domain,
+        "key": encode(public_key(private_key)),
+        "endpoints": [str(endpoint) for endpoint in endpoints],
+    }
+    if sign_key:
+        asked["sign_key"] = encode(ed25519_public(sign_key))
+    return _enrolment(_reach(url), "servers/enrol", asked, private_key, sign_key)
+
+
+def renew_node(state: Enrolment, private_key: bytes) -> Enrolment:
+    """A fresh certificate for the same key and name; works with an expired one too."""
+    return _enrolment(_known(state), "renew", _presented(state), private_key)
+
+
+def renew_server(
+    state: Enrolment, private_key: bytes, sign_key: bytes = b"", endpoints: Sequence[Endpoint] = ()
+) -> Enrolment:
+    """Fresh certificates and directory; ``endpoints``, if given, replace the announced ones."""
+    asked = _presented(state)
+    if endpoints:
+        asked["endpoints"] = [str(endpoint) for endpoint in endpoints]
+    return _enrolment(_known(state), "renew", asked, private_key, sign_key)
+
+
+def leave(state: Enrolment, private_key: bytes) -> None:
+    """Remove this node at the account server; a node that is not known there is fine."""
+    try:
+        _prove(_known(state), "leave", _presented(state), private_key)
+    except AccountError as refused:
+        if refused.error != "not_member":
+            raise
+
+
+def fetch_directory(state: Enrolment, sign_key: bytes) -> tuple[Coordinator, ...]:
+    """All coordinators of the platform; for an enrolled one, which signs with its dc-sign key."""
+    api = _known(state)
+    now = int(api.server_ms or time.time() * 1000)
+    signed = DIRECTORY_PROOF + state.platform_id + state.domain.encode() + now.to_bytes(8, "big")
+    proof = f"NTM-Sign {state.domain}:{now}:{encode(ed25519_sign(sign_key, signed))}"
+    answer = api.call("GET", "/v1/directory", None, {"Authorization": proof})
+    try:
+        return tuple(Coordinator.read(item) for item in answer["directory"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _not_understood(api) from error
+
+
+def login(join_url: str, user: str, password: str, name: str = "") -> str:
+    """A join URL with a one-time token, for a user's password. ``join_url`` needs no token."""
+    url = parse_join_url(join_url)
+    api = _reach(url)
+    answer = api.post("/v1/login", {"user": user, "password": password, "name": name})
+    return str(replace(url, token=_member(api, answer, "token")))
+
+
+# ------------------------------------------------------------------ the exchange
+
+
+def _with_token(join_url: str) -> JoinUrl:
+    url = parse_join_url(join_url)
+    if not url.token:
+        raise _bad_url()
+    return url
+
+
+def _presented(state: Enrolment) -> dict[str, Any]:
+    return {"certificate": encode(state.certificates[0])}
+
+
+def _enrolment(
+    api: _Api, what: str, asked: dict[str, Any], private_key: bytes, sign_key: bytes = b""
+) -> Enrolment:
+    answer = _prove(api, what, asked, private_key, sign_key)
+    try:
+        given = Enrolment.read({**answer, "as_url": api.base, "ca": encode(api.ca)})
+        leaf = certs.parse_leaf(given.certificates[0])
+    except (ValueError, IndexError, ProtocolError) as error:
+        raise _not_understood(api) from error
+    if leaf.key != public_key(private_key) or given.platform_id != api.platform_id:
+        raise _not_understood(api)
+    return given
+
+
+def _prove(
+    api: _Api, what: str, asked: dict[str, Any], private_key: bytes, sign_key: bytes = b""
+) -> dict[str, Any]:
+    """Begin, prove possession of the keys (rule C8), finish."""
+    body = json.dumps(asked).encode()
+    begun = api.call("POST", f"/v1/{what}/begin", body)
+    try:
+        ephemeral = decode(begun.get("ephemeral"), 32)
+        nonce = decode(begun.get("nonce"), 32)
+        fqdn = _member(api, begun, "fqdn")
+        digest = sha256(body)
+        proof = certs.pop_proof(private_key, ephemeral, nonce, fqdn, digest)
+    except (ValueError, ProtocolError) as error:
+        raise _not_understood(api) from error
+    finish = {"exchange": _member(api, begun, "exchange"), "proof": encode(proof)}
+    if sign_key:
+        signed = SIGN_PROOF + nonce + fqdn.encode() + b"\0" + digest
+        finish["sign_proof"] = encode(ed25519_sign(sign_key, signed))
+    return api.post(f"/v1/{what}/finish", finish)
+
+
+def _member(api: _Api, answer: dict[str, Any], key: str) -> str:
+    value = answer.get(key)
+    if not isinstance(value, str):
+        raise _not_understood(api)
+    return value
+
+
+# ------------------------------------------------------------------ the connection
+
+
+def _reach(url: JoinUrl) -> _Api:
+    """Fetch the CA over an unchecked connection, and check its fingerprint."""
+    api = _Api(url.base, url.host, url.port, url.platform_id, b"")
+    ca = api.fetch_ca()
+    try:
+        matches = certs.platform_id_of(ca) == url.platform_id
+    except (ProtocolError, ValueError):
+        matches = False
+    if not matches:
+        raise AccountError(
+            f"the server at {url.base} has another fingerprint than the join URL says.",
+            "It is not the account server that invited you, or somebody sits in between.",
+            "Check the join URL; on a network with a sign-in page, sign in first.",
+            Exit.FAILED,
+            "wrong_fingerprint",
+        )
+    api.ca = ca
+    api.check_clock()
+    return api
+
+
+def _known(state: Enrolment) -> _Api:
+    parts = urlsplit(state.as_url)
+    return _Api(state.as_url, parts.hostname or "", parts.port or 443, state.platform_id, state.ca)
+
+
+class _Api:
+    """Requests to one account server; ``ca`` (DER) is the only root once it is set."""
+
+    def __init__(self, base: str, host: str, port: int, platform_id: bytes, ca: bytes) -> None:
+        self.base = base
+        self.ca = ca
+        self.platform_id = platform_id
+        self.server_ms = 0  # the server's clock at its last answer
+        self._host = host
+        self._port = port
+
+    def fetch_ca(self) -> bytes:
+        """``GET /ca`` without any check of who answers."""
+        status, body = self._request("GET", "/ca", None, {}, checked=False)
+        return body if status == 200 else b""
+
+    def post(self, path: str, content: dict[str, Any]) -> dict[str, Any]:
+        """Send a JSON object; the object of the answer, or AccountError."""
+        return self.call("POST", path, json.dumps(content).encode())
+
+    def call(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str] | None = None
+    ) -> dict[str, Any]:
+        """Like :meth:`post`, with the exact bytes of the body."""
+        given = {"Content-Type": "application/json", **(headers or {})}
+        status, data = self._request(method, path, body, given, checked=True)
+        try:
+            answer = json.loads(data)
+        except (ValueError, RecursionError):
+            answer = None
+        if not isinstance(answer, dict):
+            raise _not_understood(self)
+        if status != 200:
+            text = str(answer.get("text") or f"the account server answered {status}.")
+            raise AccountError(text, error=str(answer.get("error") or "refused"))
+        return answer
+
+    def check_clock(self) -> None:
+        """Complain if this machine's clock is wrong by more than an hour."""
+        off = time.time() - self.server_ms / 1000 if self.server_ms else 0.0
+        if abs(off) > CLOCK_COMPLAINT:
+            way = "ahead" if off > 0 else "behind"
+            raise AccountError(
+                f"this machine's clock is {abs(off) / 3600:.1f} hours {way} of the server's.",
+                "Certificates cannot be judged with a wrong clock.",
+                "Set the clock (timedatectl set-ntp true), then try again.",
+                Exit.FAILED,
+                "clock",
+            )
+
+    def _request(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str], checked: bool
+    ) -> tuple[int, bytes]:
+        import http.client
+        import ssl
+
+        connection = self._connection(http.client.HTTPSConnection, checked)
+        try:
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            self._note_date(answer.getheader("Date"))
+            return answer.status, answer.read(ANSWER_MAX)
+        except ssl.SSLCertVerificationError as error:
+            raise self._untrusted(error) from error
+        except (OSError, http.client.HTTPException) as error:
+            raise self._unreachable(error) from error
+        finally:
+            connection.close()
+
+    def _connection(self, kind: Callable[..., HTTPSConnection], checked: bool) -> HTTPSConnection:
+        return kind(self._host, self._port, timeout=CONNECT_TIMEOUT, context=self._context(checked))
+
+    def _context(self, checked: bool) -> ssl.SSLContext:
+        import ssl
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        if checked:
+            context.load_verify_locations(cadata=self.ca)
+        else:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+    def _note_date(self, text: str | None) -> None:
+        try:
+            self.server_ms = int(parsedate_to_datetime(text or "").timestamp() * 1000)
+        except (ValueError, TypeError, OverflowError):
+            return
+
+    def _untrusted(self, error: ssl.SSLCertVerificationError) -> AccountError:
+        return AccountError(
+            f"the certificate of {self.base} is not accepted: {error.verify_message}.",
+            "Whoever answers there is not the account server of this platform, or serves another"
+            " address, or this machine's clock is wrong.",
+            "Check the clock (`date`) and the address; the operator lists addresses with --listen.",
+            Exit.FAILED,
+            "untrusted",
+        )
+
+    def _unreachable(self, error: Exception) -> AccountError:
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return AccountError(
+            f"the account server at {self.base} cannot be reached: {why}.",
+            "Nothing was changed.",
+            "Check the network, that `ntm-server` runs there, and that a firewall lets TCP port"
+            f" {self._port} pass.",
+            Exit.UNREACHABLE,
+            "unreachable",
+        )
+
+
+def _not_understood(api: _Api) -> AccountError:
+    return AccountError(
+        f"the answer of the account server at {api.base} is not understood.",
+        "Both sides may be of different versions.",
+        "Install the same version on both, then try again.",
+        Exit.FAILED,
+        "answer",
+    )
