@@ -24,6 +24,7 @@ from ntmd.proto.crypto import (
 )
 from ntmd.proto.errors import ProtocolError
 from ntmd.proto.profile import Fields, decode_certificate, encode_certificate, encode_tbs
+from ntmd.proto.profile import valid_name as is_name
 from ntmd.proto.types import Role
 
 __all__ = [
@@ -32,6 +33,8 @@ __all__ = [
     "Trust",
     "ca_key_of",
     "check_leaf",
+    "in_domain",
+    "is_name",
     "issue",
     "issue_tls",
     "make_ca",
@@ -47,6 +50,11 @@ __all__ = [
 def platform_prefix(platform_id: bytes) -> bytes:
     """The platform's /48 (6 bytes): fd and the first 40 bits of its id (rule S9)."""
     return b"\xfd" + platform_id[:5]
+
+
+def in_domain(name: str, domain: str) -> bool:
+    """Whether ``name`` lies below ``domain``."""
+    return name.endswith("." + domain)
 
 
 def ca_key_id(ca_public: bytes) -> bytes:

@@ -108,7 +108,8 @@ class _Symmetric:
         first, second = self._expand(b"", 2)
         labels = (b"ntm data i", b"ntm data r", b"ntm ctl i", b"ntm ctl r", b"ntm resume")
         keys = [hkdf(self.chain, b"", label) for label in labels]
-        return SessionSecrets(*keys, binding=self.hash, split=(first, second))
+        data_i, data_r, ctl_i, ctl_r, resume = keys
+        return SessionSecrets(data_i, data_r, ctl_i, ctl_r, resume, self.hash, (first, second))
 
 
 class Initiator:
