@@ -62,10 +62,12 @@ class Calling:
         suite: Suite | None = None,
         *,
         anew: bool = False,
+        hashes: bool = False,
     ) -> Association:
         """Begin a handshake, or add paths and psks to the one under way.
 
-        ``anew``: under a new association id, since the peer has lost its state.
+        ``anew``: under a new association id, since the peer has lost its state. ``hashes``: instead
+        of certificates, where the peer surely still has them.
         """
         association = self._context.association(peer)
         offered = tuple(psks)[:PSKS]
@@ -83,7 +85,7 @@ class Calling:
         number = int.from_bytes(self._context.random(8), "big") if fresh else association.numbers[0]
         if call is not None and not anew:
             number = call.association
-        hashes = not fresh and may_use_hashes(self._context, association, now)
+        hashes = hashes and not fresh and may_use_hashes(self._context, association, now)
         call = Call(kept, dict.fromkeys(paths, 0), offered, now, hashes, number)
         association.call = call
         self._attempt(association, call, suite, hashes, not hashes, now)
@@ -261,9 +263,9 @@ class Calling:
             peer = association.peer
             remote = verify(self._context, answer, association.remote, peer, peer.key, now)
             check_grace(remote, psk)
-            if psk is None and attempt.psks:
-                if not self._context.policy.accept_unauthorised(peer, now):
-                    raise ProtocolError("unauthorised")
+            may = psk is not None or not attempt.psks
+            if not may and not self._context.policy.accept_unauthorised(peer, now):
+                raise ProtocolError("unauthorised")
         except ProtocolError as error:
             self._end(association, error.kind, now)
             raise

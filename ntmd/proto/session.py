@@ -175,9 +175,8 @@ class SessionEngine:
             # Both ends would go on sending on the session that they have (rule C12).
             self._context.at(settled, self._later_rekey, handle, current)
             return
-        self._calling.call(
-            association.peer, [association.primary], now, self._own_psks(association)
-        )
+        psks = self._own_psks(association)
+        self._calling.call(association.peer, [association.primary], now, psks, hashes=True)
 
     def _later_rekey(self, handle: int, session: object, now: float) -> None:
         association = self._context.associations.get(handle)

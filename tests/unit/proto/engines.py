@@ -118,7 +118,8 @@ class Bus:
         life: int = 0,
         mark: int = 0,
     ) -> Station:
-        at = at or Endpoint(f"192.0.2.{len(self.stations) + 1}", 4000)
+        number = len(self.stations) + 1
+        at = at or Endpoint(f"203.0.{number >> 8}.{number & 0xFF}", 4000)
         station = Station(self, identity, at, policy, life, mark)
         self.stations[at] = station
         return station

@@ -24,11 +24,14 @@ def test_one_round_trip_gives_both_ends_a_session() -> None:
     alice.call(bob)
     bus.run(2 * DELAY + 0.001)
     (done,) = alice.all(Established)
-    assert done.first and done.initiator and done.psk is None
+    assert done.first
+    assert done.initiator
+    assert done.psk is None
     assert done.remote.leaf.name == "bob.lab.test"
     bus.run(DELAY)
     (done_there,) = bob.all(Established)
-    assert done_there.first and not done_there.initiator
+    assert done_there.first
+    assert not done_there.initiator
     ours, theirs = done.session, done_there.session
     assert ours.data_out.key == theirs.data_in.key
     assert ours.data_in.key == theirs.data_out.key
