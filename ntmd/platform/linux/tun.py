@@ -146,7 +146,7 @@ def check_name(interface: str) -> str:
 
 def tun_complaint(interface: str, error: OSError) -> Complaint:
     """Why there is no TUN, and what to do."""
-    if isinstance(error, FileNotFoundError) or error.errno in (errno.ENODEV, errno.ENXIO):
+    if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
         return Complaint(
             f"there is no {CLONE} (the kernel's TUN driver).",
             "Without it no packet can reach ntmd.",

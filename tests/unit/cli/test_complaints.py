@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from ntmd.nodefiles import NodeFiles
+from ntmd.proto.types import Endpoint
+from tests.unit.enrolled import enrolled
 
 TABLE = {
     entry["id"]: entry
@@ -203,6 +205,131 @@ def test_leaving_without_being_asked(tmp_path: Path) -> None:
 def test_a_second_daemon_on_one_state_directory(tmp_path: Path) -> None:
     NodeFiles(tmp_path).lock()
     expect("state-in-use", "up", "--state", tmp_path)
+
+
+@provokes("join-url-malformed")
+@pytest.mark.parametrize("url", ["x", "http://h/join#v=1", "https://h/join", "https://[::1/join#"])
+def test_a_join_url_with_a_part_missing(tmp_path: Path, url: str) -> None:
+    expect("join-url-malformed", "up", "--state", tmp_path / "s", "--join", url)
+
+
+@provokes("account-server-unreachable")
+def test_an_account_server_that_does_not_run(tmp_path: Path) -> None:
+    url = f"https://127.0.0.1:1/join#v=1&ca={'0' * 64}&k={'k' * 32}"
+    expect("account-server-unreachable", "up", "--state", tmp_path / "s", "--join", url)
+
+
+def listener() -> socket.socket:
+    """A TCP server on loopback that accepts and says nothing by itself."""
+    server = socket.socket()
+    server.bind(("127.0.0.1", 0))
+    server.listen()
+    return server
+
+
+@provokes("account-server-silent")
+def test_an_account_server_that_says_nothing(tmp_path: Path) -> None:
+    with listener() as server:
+        port = server.getsockname()[1]
+        url = f"https://127.0.0.1:{port}/join#v=1&ca={'0' * 64}&k={'k' * 32}"
+        expect("account-server-silent", "up", "--state", tmp_path / "s", "--join", url)
+
+
+@provokes("account-server-foreign")
+def test_an_account_server_that_speaks_something_else(tmp_path: Path) -> None:
+    with listener() as server:
+        port = server.getsockname()[1]
+
+        def answer() -> None:
+            caller, _ = server.accept()
+            with caller:
+                caller.sendall(b"220 mail.example.org ready\r\n")
+                caller.recv(100)
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        url = f"https://127.0.0.1:{port}/join#v=1&ca={'0' * 64}&k={'k' * 32}"
+        expect("account-server-foreign", "up", "--state", tmp_path / "s", "--join", url)
+
+
+IN_NAMESPACE = (
+    "unshare", "--net", "--mount", "sh", "-c",
+    "mount --make-rprivate / && ip link set lo up && ip link add v0 type veth peer name v0p"
+    " && ip addr add 10.1.0.2/24 dev v0 && ip link set v0p up && ip link set v0 up"
+    " && {extra} exec \"$@\"", "sh",
+)  # fmt: skip
+
+
+def namespace(extra: str = "") -> tuple[str, ...]:
+    """Prefix that runs a command in namespaces of its own, after ``extra`` was run there."""
+    then = f"{extra} &&" if extra else ""
+    return tuple(word.replace("{extra}", then) for word in IN_NAMESPACE)
+
+
+@provokes("coordinator-silent")
+@pytest.mark.e2e
+def test_a_coordinator_that_never_answers(tmp_path: Path) -> None:
+    enrolled(tmp_path, Endpoint("10.1.0.9", 4330))
+    expect("coordinator-silent", "up", "--state", tmp_path, prefix=namespace())
+
+
+@provokes("tun-missing")
+@pytest.mark.e2e
+def test_a_kernel_without_tun(tmp_path: Path) -> None:
+    enrolled(tmp_path / "s", Endpoint("10.1.0.9", 4330))
+    (tmp_path / "empty").mkdir()
+    prefix = namespace(f"mount --bind {tmp_path}/empty /dev/net")
+    expect("tun-missing", "up", "--state", tmp_path / "s", prefix=prefix)
+
+
+@provokes("no-capability")
+@pytest.mark.e2e
+def test_a_user_without_the_capability(tmp_path: Path) -> None:
+    enrolled(tmp_path, Endpoint("10.1.0.9", 4330))
+    prefix = (*namespace(), "setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin")
+    expect("no-capability", "up", "--state", tmp_path, prefix=prefix)
+
+
+@provokes("interface-foreign")
+@pytest.mark.e2e
+def test_an_interface_of_that_name_that_is_not_ours(tmp_path: Path) -> None:
+    enrolled(tmp_path, Endpoint("10.1.0.9", 4330))
+    prefix = namespace("ip tuntap add dev ntm0 mode tun")
+    expect("interface-foreign", "up", "--state", tmp_path, prefix=prefix)
+
+
+@provokes("key-damaged")
+def test_a_key_that_was_cut_short(tmp_path: Path) -> None:
+    enrolled(tmp_path, Endpoint("10.1.0.9", 4330))
+    (tmp_path / "node.key").write_bytes(b"ntmd-key 1\nhalf")
+    expect("key-damaged", "up", "--state", tmp_path)
+
+
+@provokes("key-of-another-node")
+def test_a_key_that_does_not_belong_to_the_certificate(tmp_path: Path) -> None:
+    enrolled(tmp_path / "a", Endpoint("10.1.0.9", 4330))
+    enrolled(tmp_path / "b", Endpoint("10.1.0.9", 4330))
+    (tmp_path / "a/node.key").write_bytes((tmp_path / "b/node.key").read_bytes())
+    expect("key-of-another-node", "up", "--state", tmp_path / "a")
+
+
+@provokes("enrolment-damaged")
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 9}', '{"schema": 1}', "[" * 9000])
+def test_an_enrolment_that_is_no_enrolment(tmp_path: Path, text: str) -> None:
+    enrolled(tmp_path, Endpoint("10.1.0.9", 4330))
+    (tmp_path / "enrolment.json").write_text(text)
+    expect("enrolment-damaged", "up", "--state", tmp_path)
+
+
+@provokes("memory-damaged")
+@pytest.mark.e2e
+def test_a_memory_that_was_bent(tmp_path: Path) -> None:
+    enrolled(tmp_path, Endpoint("10.1.0.9", 4330))
+    store = NodeFiles(tmp_path).store()
+    store.put("self", b"value")
+    path = store.path("self")
+    path.write_bytes(path.read_bytes() + b"x")
+    expect("memory-damaged", "up", "--state", tmp_path, prefix=namespace())
 
 
 def test_each_complaint_of_the_table_is_provoked() -> None:
