@@ -47,7 +47,7 @@ from ntmd.runtime.control_server import ControlServer, Desk, Request
 from ntmd.runtime.driver import Driver
 from ntmd.runtime.journal import Trace, journal
 
-USABLE_WITHIN = 8.0  # seconds that a first registration may take
+USABLE_WITHIN = 7.0  # seconds that a first registration may take
 SETTLED_WITHIN = 3.0  # seconds after which a node with an address counts as usable as it is
 GOODBYE = 1.0  # seconds for the core to say goodbye
 LAST_COPY = CLOSE_COPIES[-1] + 0.05  # and for the last copy of Close to leave
