@@ -1,1 +1,1 @@
-"""."""
+"""The direction coordinator: registry of its domain's nodes, directions, DNS for its zone."""

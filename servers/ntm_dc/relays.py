@@ -1,0 +1,190 @@
+"""The domain's relays: registration, choice by load, grants (rule C5).
+
+A grant for one pair at one relay is made once a day and the same bytes are handed out until then,
+so that asking again does not make the relay keep a second pair of legs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ntm_dc.common import Common
+from ntmd.proto import messages as m
+from ntmd.proto import timing
+from ntmd.proto.certs import Leaf, parse_leaf
+from ntmd.proto.crypto import sha256
+from ntmd.proto.errors import ProtocolError
+from ntmd.proto.io import Store
+from ntmd.proto.records import sign_grant
+from ntmd.proto.types import Endpoint, Path, Peer, Role
+
+LEASE = 60
+STORE_PREFIX = "relay/"
+GRANTS_KEPT = 65_536
+SHOWN = 4  # relays told to a node at registration
+
+
+@dataclass(slots=True, eq=False)
+class Relay:
+    """A relay server. ``until``: end of its lease, boot clock."""
+
+    leaf: Leaf
+    endpoints: tuple[Endpoint, ...]
+    until: float = -1e9
+    handle: int | None = None
+    legs: int = 0
+    kbit_s: int = 0
+    draining: bool = False
+    path: Path | None = None
+
+    @property
+    def info(self) -> m.RelayInfo:
+        """What nodes are told."""
+        return m.RelayInfo(self.leaf.name, self.leaf.der, self.endpoints)
+
+
+class Relays:
+    """All relays by name."""
+
+    def __init__(self, common: Common, stored: Mapping[str, bytes]) -> None:
+        self._common = common
+        self._by_name: dict[str, Relay] = {}
+        self._grants: dict[tuple[str, bytes, bytes], tuple[float, bytes]] = {}
+        for key in sorted(stored):
+            if key.startswith(STORE_PREFIX):
+                self._load(stored[key])
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def acceptable(self, leaf: Leaf) -> bool:
+        """Only relays of our own domain register here."""
+        return leaf.role is Role.RS and leaf.domain == self._common.settings.domain
+
+    def call_all(self, now: float) -> None:
+        """After a restart: shake hands with the relays known from before."""
+        for relay in self._by_name.values():
+            path = relay.path or self._first_path(relay)
+            if path is not None:
+                peer = Peer(Role.RS, relay.leaf.name, relay.leaf.key)
+                self._common.engine.call(peer, [path], now)
+
+    def register(
+        self, event: m.RelayRegister, leaf: Leaf, handle: int, path: Path, now: float
+    ) -> m.RelayRegistered:
+        """RelayRegister: where it listens and how busy it is."""
+        common = self._common
+        status = m.Status.OK if self.acceptable(leaf) and event.endpoints else m.Status.REFUSED
+        if status is m.Status.OK:
+            known = self._by_name.get(leaf.name)
+            relay = Relay(leaf, event.endpoints, now + LEASE, handle, event.legs, event.kbit_s)
+            relay.draining, relay.path = event.draining, path
+            self._by_name[leaf.name] = relay
+            if known is None or _kept(known) != _kept(relay):
+                common.emit(Store(STORE_PREFIX + leaf.name, _kept(relay)))
+        else:
+            common.counters["relay_refused"] += 1
+        return m.RelayRegistered(
+            event.id, status, 0, common.platform_ms(now), common.sign_certificate, LEASE
+        )
+
+    def ended(self, handle: int) -> None:
+        """A relay's session is over."""
+        for relay in self._by_name.values():
+            if relay.handle == handle:
+                relay.until = -1e9
+
+    def live(self, now: float) -> list[Relay]:
+        """Relays that serve, the least busy first."""
+        up = [relay for relay in self._by_name.values() if relay.until > now]
+        return sorted(up, key=lambda each: (each.draining, each.legs, each.kbit_s, each.leaf.name))
+
+    def shown(self, home: str, now: float) -> tuple[m.RelayInfo, ...]:
+        """What a node is told at registration: its home relay first if it serves."""
+        ordered = sorted(self.live(now), key=lambda each: each.leaf.name != home)
+        return tuple(relay.info for relay in ordered[:SHOWN])
+
+    def home(self, wanted: str, now: float) -> Relay | None:
+        """The relay of a node: the one it keeps alive, else the least busy one."""
+        up = self.live(now)
+        for relay in up:
+            if relay.leaf.name == wanted:
+                return relay
+        return up[0] if up else None
+
+    def grant(self, relay: Relay, one: bytes, two: bytes, now: float) -> m.RelayGrant:
+        """A grant for the pair of node keys ``one`` and ``two``, signed by our dc-sign key."""
+        first, second = sorted((sha256(one), sha256(two)))
+        place = (relay.leaf.name, first, second)
+        made, data = self._grants.pop(place, (-1e18, b""))
+        if now - made >= timing.GRANT_RENEW:
+            common, issued = self._common, self._common.platform_ms(now)
+            made = now
+            data = sign_grant(
+                common.sign_private,
+                common.platform_id,
+                rs_key_hash=sha256(relay.leaf.key),
+                grant_id=common.random(16),
+                node_a_hash=first,
+                node_b_hash=second,
+                issued_ms=issued,
+                expires_ms=issued + int(timing.GRANT_LIFETIME * 1000),
+                kbit_s=common.settings.relay_kbit_s,
+            )
+            common.counters["grants"] += 1
+        self._grants[place] = (made, data)
+        if len(self._grants) > GRANTS_KEPT:
+            del self._grants[next(iter(self._grants))]
+        return m.RelayGrant(relay.info, data)
+
+    def status(self, now: float) -> list[dict[str, object]]:
+        """For the operator."""
+        return [
+            {
+                "name": relay.leaf.name,
+                "endpoints": [str(endpoint) for endpoint in relay.endpoints],
+                "live": relay.until > now,
+                "legs": relay.legs,
+                "kbit_s": relay.kbit_s,
+                "draining": relay.draining,
+            }
+            for relay in self._by_name.values()
+        ]
+
+    def endpoints(self, now: float) -> dict[str, tuple[Endpoint, ...]]:
+        """Names and addresses of the relays that serve, for the zone."""
+        return {relay.leaf.name: relay.endpoints for relay in self.live(now)}
+
+    def _first_path(self, relay: Relay) -> Path | None:
+        paths = (self._common.path_to(endpoint) for endpoint in relay.endpoints)
+        return next((path for path in paths if path is not None), None)
+
+    def _load(self, value: bytes) -> None:
+        try:
+            kept = json.loads(value)
+            leaf = parse_leaf(bytes.fromhex(kept["certificate"]))
+            endpoints = tuple(Endpoint(str(h), int(p)) for h, p in kept["endpoints"])
+            relay = Relay(leaf, endpoints)
+            if kept["path"]:
+                socket, host, port = kept["path"]
+                relay.path = Path(int(socket), Endpoint(str(host), int(port)))
+                if relay.path.socket not in self._common.sockets:
+                    relay.path = None
+        except (ValueError, KeyError, TypeError, ProtocolError):
+            self._common.counters["stored_refused"] += 1
+            return
+        if self.acceptable(leaf):
+            self._by_name[leaf.name] = relay
+
+
+def _kept(relay: Relay) -> bytes:
+    path = relay.path
+    return json.dumps(
+        {
+            "certificate": relay.leaf.der.hex(),
+            "endpoints": [list(endpoint) for endpoint in relay.endpoints],
+            "path": [path.socket, *path.remote] if path else None,
+        }
+    ).encode()
