@@ -23,6 +23,8 @@ from ntmd.runtime.complaints import file_complaint
 
 PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING}
+OURS = ("ntmd", "ntm_as", "ntm_dc", "ntm_rs", "ntm_server")
+SHOWN = 32  # bytes of a datagram or certificate that a trace shows
 SECRET = frozenset({"key", "psk", "secret", "resume_psk", "private_key", "token_key", "password"})
 
 
@@ -71,7 +73,9 @@ def start_logging(level: str = "info", stream: TextIO | None = None) -> None:
     for old in root.handlers[:]:
         root.removeHandler(old)
     root.addHandler(handler)
-    root.setLevel(LEVELS[level])
+    root.setLevel(logging.WARNING)  # of libraries only what matters
+    for name in OURS:
+        logging.getLogger(name).setLevel(LEVELS[level])
 
 
 class _Lines(logging.Formatter):
@@ -136,27 +140,31 @@ class Trace:
 
 
 def _fields(event: Any) -> dict[str, Any]:
-    value = plain(event, secrets=False)
+    value = plain(event, secrets=False, shown=SHOWN)
     return value if isinstance(value, dict) else {"value": value}
 
 
-def plain(value: Any, secrets: bool = True) -> Any:
-    """``value`` as JSON types: bytes in hex, dataclasses as objects; keys only with ``secrets``."""
+def plain(value: Any, secrets: bool = True, shown: int | None = None) -> Any:
+    """``value`` as JSON types: bytes in hex, dataclasses as objects.
+
+    Keys only with ``secrets``; of bytes only ``shown``, then how many there are.
+    """
     if isinstance(value, enum.Enum):
         return value.name.lower()
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value).hex()
+        whole = shown is None or len(value) <= shown
+        return bytes(value).hex() if whole else f"{bytes(value[:shown]).hex()}...{len(value)}"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     elif isinstance(value, tuple) and hasattr(value, "_asdict"):
         value = str(value) if "__str__" in type(value).__dict__ else value._asdict()
     if isinstance(value, dict):
         return {
-            str(key): "..." if key in SECRET and not secrets else plain(item, secrets)
+            str(key): "..." if key in SECRET and not secrets else plain(item, secrets, shown)
             for key, item in value.items()
         }
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item, secrets) for item in value]
+        return [plain(item, secrets, shown) for item in value]
     return str(value)
