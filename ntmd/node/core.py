@@ -135,11 +135,16 @@ class NodeCore:
             self.prober,
             self.requests,
             relays_known=self.relays.set_home,
-            registered=self._registered,
             reflexive=self._reflexive,
             seen=self._seen,
         )
-        self.keepalive = KeepAlive(common, lambda: [self.registration.uplink, *self.relays.warm()])
+        self.keepalive = KeepAlive(
+            common,
+            self.underlay,
+            self.registration.nat,
+            self.registration.uplink,
+            lambda: [self.registration.uplink, *self.relays.warm()],
+        )
         self.tunnels = Tunnels(common, self.underlay, self.relays)
         self.journal = Journal(common)
         self.calls = Calls(common, self.underlay, self.relays, self.tunnels)
@@ -361,10 +366,6 @@ class NodeCore:
         for known in list(self.common.memory.peers.values()):
             if known.met and known.active_ms > since:
                 self.calls.greet(known.name, now)
-
-    def _registered(self, keepalive: float, now: float) -> None:
-        if keepalive > self.keepalive.interval:
-            self.keepalive.start(now, keepalive)
 
     def _home_changed(self, name: str, now: float) -> None:
         self.registration.home_relay = name

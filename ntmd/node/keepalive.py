@@ -1,7 +1,8 @@
 """Keep-alive of the home relay and the coordinator, and of nothing else (rule S6).
 
-All pings fire in one wake-up. The interval starts short and grows while the observed endpoint
-shows that the NAT's mapping survived it; once a mapping lapsed, the node stays below that.
+All pings fire in one wake-up. The interval grows while pings show that the NAT's mapping survived
+it. Where a NAT gives a new mapping another port, a lapse shows; where it keeps the port, a lapse
+would go unseen, and the interval stays below what NATs are known to keep.
 """
 
 from __future__ import annotations
@@ -9,28 +10,40 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ntmd.node.common import Common
+from ntmd.node.nat import NatTests
+from ntmd.node.underlay import Underlay
 from ntmd.node.uplink import Uplink
 from ntmd.proto.timing import KEEPALIVE_FIRST, KEEPALIVE_MAX
+from ntmd.proto.types import NatFiltering
 
 GROWTH = 1.5
-GOOD_ROUNDS = 3  # rounds that must pass at one interval before the next is tried
+UNSEEN = 45.0  # where a lapsed mapping would come back with the same port, seconds
+SEEN = 100.0  # where it would not; below the 120 s of RFC 4787 REQ-5, seconds
+ROUNDS = 3  # pings that must keep their port at one interval before a longer one is tried
 
 
 class KeepAlive:
     """One timer for all servers that are kept warm."""
 
-    def __init__(self, common: Common, uplinks: Callable[[], list[Uplink]]) -> None:
-        self._common = common
-        self._uplinks = uplinks
+    def __init__(
+        self,
+        common: Common,
+        underlay: Underlay,
+        nat: NatTests,
+        home: Uplink,
+        uplinks: Callable[[], list[Uplink]],
+    ) -> None:
+        self._common, self._underlay, self._nat = common, underlay, nat
+        self._home, self._uplinks = home, uplinks
         self._good = 0
-        self._ceiling = KEEPALIVE_MAX
+        self._lapsed = KEEPALIVE_MAX * 2  # an interval that a mapping did not survive, seconds
         self.interval = KEEPALIVE_FIRST
 
-    def start(self, now: float, hint: float = 0.0) -> None:
+    def start(self, now: float) -> None:
         """Begin, or begin anew after a move: nothing is known of this network's NAT."""
         self._good = 0
-        self._ceiling = KEEPALIVE_MAX
-        self.interval = min(max(hint, KEEPALIVE_FIRST), KEEPALIVE_FIRST * 1.5)
+        self._lapsed = KEEPALIVE_MAX * 2
+        self.interval = KEEPALIVE_FIRST
         self._arm(now)
 
     def _arm(self, now: float) -> None:
@@ -43,14 +56,27 @@ class KeepAlive:
             uplink.challenge(now, self._answered)
         self._arm(now)
 
+    def limit(self) -> float:
+        """The longest interval that is justified by what is known of the NAT, seconds."""
+        path = self._home.path
+        facts = self._nat.facts.get(path.socket) if path is not None else None
+        if path is None or facts is None:
+            return KEEPALIVE_FIRST
+        if facts.filtering is NatFiltering.NONE:
+            return KEEPALIVE_MAX
+        own, seen = self._underlay.sockets.get(path.socket), self._home.observed.get(path.socket)
+        local = own.local if own is not None else None
+        shows = seen is not None and local is not None and seen.port != local.port
+        return min(SEEN if shows else UNSEEN, self._lapsed / GROWTH)
+
     def _answered(self, unchanged: bool, now: float) -> None:
         if not unchanged:
             self._good = 0
-            self._ceiling = max(KEEPALIVE_FIRST, self.interval / GROWTH)
-            self.interval = min(self.interval, self._ceiling)
+            self._lapsed = min(self._lapsed, self.interval)
+            self.interval = max(KEEPALIVE_FIRST, min(self.interval, self.limit()))
             self._arm(now)
             return
         self._good += 1
-        if self._good >= GOOD_ROUNDS and self.interval * GROWTH <= self._ceiling:
+        if self._good >= ROUNDS:
             self._good = 0
-            self.interval = self.interval * GROWTH
+            self.interval = max(KEEPALIVE_FIRST, min(self.interval * GROWTH, self.limit()))

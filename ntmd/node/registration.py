@@ -51,12 +51,11 @@ class Registration:
         *,
         reflexive: Callable[[], dict[int, Endpoint]],
         relays_known: Callable[[tuple[RelayInfo, ...], float], None],
-        registered: Callable[[float, float], None],
         seen: Callable[[float], None],
     ) -> None:
         self._common, self._underlay, self._requests = common, underlay, requests
         self._prober, self._reflexive = prober, reflexive
-        self._relays_known, self._registered = relays_known, registered
+        self._relays_known = relays_known
         self._asking = False
         self._again = False
         self._configured: ConfigureDevice | None = None
@@ -221,7 +220,6 @@ class Registration:
         if self.uplink.path is not None:
             changed = self.uplink.saw(self.uplink.path.socket, reply.observed, now)
         self._relays_known(reply.relays, now)
-        self._registered(float(reply.keepalive_s), now)
         self.nat.run(reply.probe_endpoints, now)
         self.say_state(now)
         if self._again or changed:

@@ -302,9 +302,9 @@ class Relays:
         return [(name, way) for _, _, name, way in found]
 
     def prepare(self, name: str, now: float) -> None:
-        """Before a leg at a foreign relay is used after a pause: open the own mapping first."""
+        """Before a leg is used after a pause: make the own mapping known to the relay first."""
         relay = self.by_name.get(name)
-        if relay is None or relay.home:
+        if relay is None:
             return
         heard = relay.uplink.last_heard
         if heard is None or now - heard > KEEPALIVE_FIRST:

@@ -141,7 +141,11 @@ class Uplink:
 
         def won(proof: Proof, at: float) -> None:
             self._answered(proof, at)
-            done(not self.saw(proof.path.socket, proof.answer.observed, at), at)
+            before = self.observed.get(proof.path.socket)
+            changed = self.saw(proof.path.socket, proof.answer.observed, at)
+            if changed and before is not None:
+                self.announce_again(at)  # pings move nothing (rule C7): say where we are now
+            done(not changed, at)
 
         self._prober.start(self.handle, self.path, now, won, lost=self.silent, purpose="keepalive")
 
