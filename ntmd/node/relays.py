@@ -188,10 +188,18 @@ class Relays:
 
     def _renumber(self, name: str, legs: tuple[tuple[int, int], ...], now: float) -> None:
         fresh = dict(legs)
-        for leg in self.by_name[name].legs.values():
+        relay = self.by_name[name]
+        for leg in relay.legs.values():
             if leg.leg in fresh:
                 leg.leg = fresh[leg.leg]
+                self._deliver(relay, leg)
                 self._leg_changed(leg.peer, now)
+
+    def _deliver(self, relay: Relay, leg: Leg) -> None:
+        """Tell the engine which leg leads back to whoever arrives under the delivery index."""
+        path = relay.uplink.path
+        if path is not None:
+            self._common.engine.add_delivery(leg.delivery, leg.peer.key, leg.leg, path.remote)
 
     def network_changed(self, now: float) -> None:
         """Tell every relay first where this node is now, the home relay before all others."""
@@ -249,7 +257,7 @@ class Relays:
             path = relay.uplink.path
             if path is not None:
                 relay.uplink.saw(path.socket, reply.observed, now)
-                self._common.engine.add_delivery(leg.delivery, leg.peer.key, leg.leg, path.remote)
+            self._deliver(relay, leg)
             self._close_superseded(relay, leg, now)
             self._leg_changed(leg.peer, now)
         elif isinstance(reply, LegOpened) and reply.status in (Status.TRY_AGAIN, Status.TOO_MANY):
