@@ -137,10 +137,14 @@ def run_helper(settings: Settings, mode: str) -> dict[str, Any]:
 
 
 def wait_until_gone(pid: int, seconds: float) -> bool:
-    """Whether the process ends within that time."""
+    """Whether the process ends within that time; one that nobody has reaped yet has ended."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if not Path(f"/proc/{pid}").exists():
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
             return True
-        time.sleep(0.02)
+        if state in "ZX":
+            return True
+        time.sleep(0.01)
     return False
