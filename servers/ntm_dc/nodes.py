@@ -77,7 +77,7 @@ class Nodes:
         node.candidates = decision.sift(_merge(reported), common.virtual)
         node.nat = request.nat
         home = self._relays.home(request.home_relay or node.home_relay, now)
-        node.home_relay = home.leaf.name if home else request.home_relay
+        node.home_relay = home.leaf.name if home else request.home_relay or node.home_relay
         self._registry.record(node, request.capabilities, now)
         wrote = self._registry.store(node, now, lazily=True)
         if self._registry.durable(node):

@@ -66,6 +66,7 @@ class Relays:
     def call_all(self, now: float) -> None:
         """After a restart: shake hands with the relays known from before."""
         for relay in self._by_name.values():
+            relay.until = now + LEASE  # believed to be there until it had its chance to say so
             path = relay.path or self._first_path(relay)
             if path is not None:
                 peer = Peer(Role.RS, relay.leaf.name, relay.leaf.key)
