@@ -1,0 +1,61 @@
+"""The coordinator and the relay, built from what the account server handed out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ntm_server.membership import ServerFiles
+from ntm_server.options import Settings
+from ntmd.proto import certs
+from ntmd.proto.certs import Anchor, Trust
+from ntmd.proto.events import Identity
+from ntmd.proto.records import Capability
+from ntmd.proto.types import Peer, Role
+from ntmd.runtime.enrolment import Enrolment
+from ntmd.runtime.statefiles import damaged
+
+if TYPE_CHECKING:
+    from ntm_dc.shell import DcServer
+
+    from ntm_rs.shell import RsServer
+
+ABLE = int(Capability.SUITE_AES_GCM | Capability.SUITE_CHACHA | Capability.WIRE_1)
+
+
+def coordinator(settings: Settings, files: ServerFiles, enrolment: Enrolment) -> DcServer:
+    """The coordinator of a domain."""
+    from ntm_dc.shell import DcServer  # here, because the other roles do not need it
+
+    return DcServer(
+        files.directory,
+        enrolment,
+        settings.listen,
+        settings.udp_port,
+        dns_port=settings.dns_port,
+        resolver=settings.resolver,
+    )
+
+
+def relay(settings: Settings, files: ServerFiles, enrolment: Enrolment) -> RsServer:
+    """A relay; it listens on the port after the coordinator's."""
+    from ntm_rs.home import HomeDc
+    from ntm_rs.shell import RsEnrolment, RsServer
+
+    dc = enrolment.dc
+    if dc is None:
+        raise damaged(files.enrolment_file, "it names no coordinator")
+    leaf = certs.parse_leaf(dc.certificate)
+    given = RsEnrolment(
+        identity=Identity(
+            Role.RS, enrolment.name, files.key(), enrolment.certificates, capabilities=ABLE
+        ),
+        trust=trust(enrolment),
+        platform_id=enrolment.platform_id,
+        dc=HomeDc(Peer(Role.DC, dc.name, leaf.key), dc.endpoints, dc.dc_sign),
+    )
+    return RsServer(files.directory / "store", given, settings.listen, settings.udp_port + 1)
+
+
+def trust(enrolment: Enrolment) -> Trust:
+    """The one platform that is trusted."""
+    return Trust((Anchor(enrolment.platform_id, (certs.ca_key_of(enrolment.ca),)),))
