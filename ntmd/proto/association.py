@@ -7,6 +7,7 @@ Plain state with short methods. Who sends what and when is in :mod:`ntmd.proto.c
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 from ntmd.proto import timing
@@ -25,8 +26,8 @@ class Session:
 
     info: SessionInfo
     remote: Remote
-    seal: Aead
-    open: Aead
+    seal_key: bytes
+    open_key: bytes
     caller_key: bytes  # the initiator's static key settles simultaneous opens (rule C12)
     psk: PskRef | None
     peer_reset: bytes
@@ -40,6 +41,32 @@ class Session:
     data_erased: bool = False
     fragments: Reassembly | None = None
     next_fragment: int = 0
+    ciphers: tuple[Aead, Aead] | None = None  # seal, open; made when needed, see Ciphers
+
+    def erase(self) -> None:
+        """Forget the control keys."""
+        self.seal_key = self.open_key = b""
+        self.ciphers = None
+
+
+class Ciphers:
+    """The ciphers in memory: 5 kB each with AES (measured), so idle sessions keep only keys."""
+
+    def __init__(self, limit: int) -> None:
+        self._made: deque[Session] = deque()
+        self._limit = limit
+
+    def of(self, session: Session) -> tuple[Aead, Aead]:
+        """Seal and open of a session."""
+        made = session.ciphers
+        if made is None:
+            suite = session.info.suite
+            made = (Aead(suite, session.seal_key), Aead(suite, session.open_key))
+            session.ciphers = made
+            self._made.append(session)
+            if len(self._made) > self._limit:
+                self._made.popleft().ciphers = None
+        return made
 
 
 @dataclass(slots=True, eq=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 
 from ntmd.proto import timing
-from ntmd.proto.association import Association, Session
+from ntmd.proto.association import Association, Ciphers, Session
 from ntmd.proto.codec import UnknownTag, decode, encode
 from ntmd.proto.context import Context, Delivery
 from ntmd.proto.errors import ProtocolError
@@ -23,6 +23,7 @@ from ntmd.proto.types import Endpoint, Path, path_id
 
 PREFIX = struct.Struct(">BBI")
 SMALLEST = OVERHEAD + PREFIX.size + 1
+CIPHERS = 2048  # sessions whose ciphers stay in memory
 UNSUPPORTED_KEPT = 8  # unknown tags that were answered, per association
 
 _REQUESTS = frozenset(Request.__args__)
@@ -37,6 +38,7 @@ class Channel:
         self._context = context
         self.exchange = Exchange(context, self.send)
         self.life = Lifecycle(context, self._begun)
+        self._ciphers = Ciphers(CIPHERS)
 
     # -------------------------------------------------------------- out
 
@@ -65,6 +67,9 @@ class Channel:
             self._seal(association, session, piece, way)
 
     def _seal(self, association: Association, session: Session, body: bytes, way: Path) -> None:
+        self._context.send(self._sealed(association, session, body, way), way)
+
+    def _sealed(self, association: Association, session: Session, body: bytes, way: Path) -> bytes:
         counter = session.counter
         session.counter = counter + 1
         index = way.leg or session.info.peer_index
@@ -74,7 +79,7 @@ class Channel:
             PREFIX.pack(path_id(way.socket), path_id(primary.socket), association.move_seq) + body
         )
         nonce = header[:4] + header[8:]
-        self._context.send(header + session.seal.seal(nonce, plain), way)
+        return header + self._ciphers.of(session)[0].seal(nonce, plain)
 
     # -------------------------------------------------------------- in
 
@@ -97,7 +102,9 @@ class Channel:
             raise ProtocolError("unknown_slot")
         if not session.window.check(counter):
             raise ProtocolError("replayed")
-        plain = session.open.open(data[:4] + data[8:HEADER_SIZE], data[HEADER_SIZE:])
+        plain = self._ciphers.of(session)[1].open(
+            data[:4] + data[8:HEADER_SIZE], data[HEADER_SIZE:]
+        )
         session.window.accept(counter)
         path = Path(socket, source, leg)
         self.heard(association, session, path, now)
@@ -184,23 +191,15 @@ class Channel:
             body = encode(Close(session.info.slot_out, reason))
             if association.primary is not None:
                 for wait in timing.CLOSE_COPIES[:copies]:
-                    self._close_copy(association, session, body, association.primary, wait, now)
+                    data = self._sealed(association, session, body, association.primary)
+                    if wait == 0.0:
+                        self._context.send(data, association.primary)
+                    else:
+                        self._context.at(now + wait, self._send_later, data, association.primary)
         self.forget(association, now)
 
-    def _close_copy(
-        self,
-        association: Association,
-        session: Session,
-        body: bytes,
-        way: Path,
-        wait: float,
-        now: float,
-    ) -> None:
-        """One copy of Close, sealed when it leaves, so that counters go up on the wire."""
-        if wait == 0.0:
-            self._seal(association, session, body, way)
-        else:
-            self._context.at(now + wait, self._close_copy, association, session, body, way, 0.0)
+    def _send_later(self, data: bytes, way: Path, now: float) -> None:
+        self._context.send(data, way)
 
     def forget(self, association: Association, now: float) -> None:
         """End an association without a word."""

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from ntmd.proto import noise, timing
 from ntmd.proto.association import Association, Session
-from ntmd.proto.certs import check_leaf, parse_leaf
+from ntmd.proto.certs import Leaf, check_leaf, parse_leaf
 from ntmd.proto.codec import encode_payload
 from ntmd.proto.context import Context
-from ntmd.proto.crypto import Aead, sha256
+from ntmd.proto.crypto import sha256
 from ntmd.proto.errors import ProtocolError
 from ntmd.proto.events import Psk, Remote, SessionInfo
 from ntmd.proto.frame import HEADER_SIZE
@@ -98,7 +98,8 @@ def verify(
     return Remote(leaf, record, parsed, shown.capabilities, in_grace)
 
 
-def _check_time(context: Context, leaf, role: Role, name: str | None, now: float) -> bool:  # type: ignore[no-untyped-def]
+def _check_time(context: Context, leaf: Leaf, role: Role, name: str | None, now: float) -> bool:
+    """Check everything about a certificate; whether it counts by its grace only."""
     now_ms = context.platform_ms(now)
     slack = context.slack_ms if role in (Role.DC, Role.RS) else 0
     try:
@@ -172,8 +173,8 @@ def make_session(context: Context, remote: Remote, facts: Facts, keys: SessionSe
     return Session(
         info,
         remote,
-        Aead(suite, seal),
-        Aead(suite, opened),
+        seal,
+        opened,
         caller,
         used,
         facts.peer_reset,

@@ -143,6 +143,7 @@ class Lifecycle:
             if association.sessions.get(slot) is not session:
                 continue
             del association.sessions[slot]
+            session.erase()
             self._context.free_index(session.info.own_index, now)
             self._context.tokens.pop(session.peer_reset, None)
             if not session.data_erased:

@@ -64,7 +64,12 @@ class Resets:
         if found is None or found[1] != int.from_bytes(data[4:8], "big"):
             raise ProtocolError("bad_reset")
         association = self._context.associations.get(found[0])
-        if association is None or now - association.last_reset < PAUSE:
+        if association is None:
+            return None
+        current = association.current
+        if current is not None and current.peer_reset != data[HEADER_SIZE:SMALLEST]:
+            raise ProtocolError("old_reset")  # says nothing about the session in use
+        if now - association.last_reset < PAUSE:
             return None
         association.last_reset = now
         return association

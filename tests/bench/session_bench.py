@@ -16,18 +16,18 @@ from pathlib import Path as File
 
 sys.path.insert(0, str(File(__file__).resolve().parents[2]))
 
-from ntmd.proto import messages as m  # noqa: E402
-from ntmd.proto.events import MessageReceived  # noqa: E402
-from ntmd.proto.io import SendDatagram  # noqa: E402
-from ntmd.proto.types import Endpoint  # noqa: E402
-from tests.unit.proto.engines import EVERYBODY, Bus, Station  # noqa: E402
+from ntmd.proto import messages as m
+from ntmd.proto.events import MessageReceived
+from ntmd.proto.io import SendDatagram
+from ntmd.proto.types import Endpoint
+from tests.unit.proto.engines import EVERYBODY, Bus, Station
 
 REQUESTS = 2000
 
 
 def rss() -> int:
     """Peak resident bytes of this process."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024
 
 
 def datagrams(station: Station) -> list[bytes]:
@@ -38,7 +38,7 @@ def datagrams(station: Station) -> list[bytes]:
 def serve(server: Station, clients: list[Station]) -> float:
     """Microseconds per request and reply in the serving engine, spread over all clients."""
     request = m.Register(0, (m.CandidateField(1, clients[0].at),) * 4, m.NatView())
-    frames = []
+    frames: list[tuple[Endpoint, bytes]] = []
     for number in range(REQUESTS):
         client = clients[number % len(clients)]
         client.engine.ask(client.handle(server), request, 1010.0)

@@ -80,7 +80,7 @@ def test_simultaneous_open_in_all_orders_of_arrival(order: tuple[int, ...]) -> N
 
 
 def test_the_smaller_initiator_key_wins() -> None:
-    bus, alice, bob = open_from_both_ends((), ())
+    _bus, alice, bob = open_from_both_ends((), ())
     smaller = min(alice.key, bob.key)
     for station in (alice, bob):
         chosen = {e.session.number: e.session for e in station.all(SessionReady)}[

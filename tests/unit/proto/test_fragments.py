@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,9 +53,10 @@ def test_what_was_cut_joins_in_any_order_with_copies(body: bytes, room: int, dic
 )
 def test_what_breaks_a_rule_is_dropped_whole(bad: list[bytes]) -> None:
     pieces = Reassembly()
+    for each in bad[:-1]:
+        assert pieces.add(each, 1.0) is None
     with pytest.raises(ProtocolError, match="fragment"):
-        for each in bad:
-            assert pieces.add(each, 1.0) is None
+        pieces.add(bad[-1], 1.0)
     assert held(pieces) == 0
 
 
@@ -86,10 +89,8 @@ def test_open_messages_are_few() -> None:
 def test_memory_is_bounded_whatever_a_peer_sends(parts: list[tuple[int, int, bool, int]]) -> None:
     pieces = Reassembly()
     for place, size, more, number in parts:
-        try:
+        with contextlib.suppress(ProtocolError):
             pieces.add(fragment(place * 512, size, more=more, number=number), 1.0)
-        except ProtocolError as error:
-            assert error.kind == "fragment"
         assert held(pieces) <= timing.FRAGMENT_BYTES
         assert len(pieces._open) <= timing.FRAGMENTS_OPEN
         assert all(

@@ -270,7 +270,7 @@ def test_a_call_over_a_relay_alone() -> None:
 
 
 def test_a_replayed_initiation_changes_nothing() -> None:
-    bus, alice, bob = joined()
+    bus, _alice, bob = joined()
     (call,) = of_kind(bus, Kind.INITIATION)
     bus.run(timing.INITIATION_COPY_WINDOW + 1)
     events = len(bob.events)
@@ -289,7 +289,7 @@ def test_a_clock_set_back_does_not_lock_out() -> None:
 
 
 def test_a_restart_with_the_clock_at_1970_is_healed_by_the_mark() -> None:
-    bus, alice, bob = joined()
+    bus, alice, _bob = joined()
     mark = alice.marks[-1]
     alice = bus.restart(alice, mark=mark)
     alice.skew_ms = -bus.platform_ms(alice, bus.now) + 3 * 86_400_000
@@ -395,7 +395,7 @@ def test_mac1_is_checked_before_anything_costs() -> None:
 
 
 def test_a_flood_of_junk_leaves_nothing_behind() -> None:
-    bus, alice, bob = pair()
+    bus, _alice, bob = pair()
     for number in range(300):
         flood(bus, bob, Endpoint(f"198.51.{number >> 8}.{number & 255}", 7), 3)
     context, gate = bob.engine._context, bob.engine._answering._gate
