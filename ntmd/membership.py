@@ -168,7 +168,7 @@ def enrol(settings: Settings, files: NodeFiles, progress: Progress) -> None:
     progress.step(f"joined as {enrolment.name}")
 
 
-NAME_WANTED = ("name", "bad_name", "name_needed", "no_name")
+NAME_WANTED = ("no_name",)
 
 
 def host_label() -> str:
