@@ -14,6 +14,7 @@ from collections.abc import Callable
 from ntmd.dataplane.cipher import InvalidTag
 from ntmd.dataplane.reports import Reports
 from ntmd.dataplane.runs import LARGEST, Runs
+from ntmd.dataplane.slicing import Kept, slices
 from ntmd.dataplane.table import Receiver, Table, Tunnel
 from ntmd.dataplane.window import DUPLICATE, FRESH, TOO_OLD
 from ntmd.proto import timing
@@ -41,7 +42,9 @@ class Inbound:
         self._table, self._runs, self._reports = table, runs, reports
         self._drops, self._up = drops, up
         self._nonce = bytearray(12)
-        self._socket, self._source = 0, ("", 0)
+        self._arrival = (0, "", 0)
+        self._view: object = None  # the buffer whose slices are kept
+        self._pieces: Kept = {}
         self._word = self._index = -1
         self._tunnel: Tunnel | None = None
         self._receiver: Receiver | None = None
@@ -51,28 +54,61 @@ class Inbound:
     def datagrams(
         self,
         view: memoryview,
+        length: int,
         size: int,
-        socket: int,
-        source: tuple[str, int],
+        arrival: tuple[int, str, int],
         now: float,
     ) -> None:
-        """Datagrams of ``size`` bytes each (the last may be shorter) from one source."""
-        self._socket, self._source = socket, source
+        """Datagrams of ``size`` bytes each (the last may be shorter) side by side in ``view``.
+
+        ``arrival`` is the own socket and the source's host and port, the same for all.
+        """
+        self._arrival = arrival
         self._word = -1
-        at, length = 0, len(view)
+        at = 0
         data = Kind.DATA.value
         while at < length:
+            if self._word > 0 and at + size < length:
+                at += self._many(view, at, length, size, now)
             end = at + size
             if end > length:
                 end = length
             if view[at] == data and OVERHEAD < end - at <= LARGEST_DATAGRAM:
                 self._data(view, at, end, now)
             elif view[at] in OTHER_KINDS and end - at >= HEADER_SIZE:
-                self._up(bytes(view[at:end]), socket, Endpoint(*source))
+                self._up(bytes(view[at:end]), arrival[0], Endpoint(*arrival[1:]))
             else:
                 self._drops["in_malformed"] += 1
             at = end
         self._settle(now)
+
+    def _many(self, view: memoryview, at: int, length: int, size: int, now: float) -> int:
+        """Take datagrams that continue the one before, as far as they do; returns their bytes."""
+        tunnel, receiver = self._tunnel, self._receiver
+        assert tunnel is not None
+        assert receiver is not None
+        room = self._runs.room(tunnel, size - OVERHEAD)
+        if room < 1 or self._stranger or not self._word & PARTIAL_WORD:
+            return 0
+        word, index, counter = read_header(view, at)
+        window = receiver.window
+        if word != self._word or index != self._index or counter != window.greatest + 1:
+            return 0
+        first = at // size
+        # the last may be shorter, and one is left for the caller
+        count = min(room, (length - 1) // size - first)
+        if counter + count > timing.COUNTER_LIMIT:
+            return 0
+        if self._view is not view.obj:
+            self._view = view.obj
+            self._pieces.clear()
+        pieces = slices(self._pieces, view, 0, size, (HEADER_SIZE, size))
+        done = self._runs.take_many(receiver.open, word, counter, pieces[first : first + count])
+        if done:
+            window.accept_many(counter, done)
+            self._packets += done
+            self._bytes += done * (size - OVERHEAD)
+        return done * size
 
     def _data(self, view: memoryview, at: int, end: int, now: float) -> None:
         word, index, counter = read_header(view, at)
@@ -118,8 +154,8 @@ class Inbound:
         tunnel = self._table.by_index.get(index)
         if tunnel is None:
             self._drops["in_unknown_index"] += 1
-            source = Endpoint(*self._source)
-            self._reports.unknown(self._socket, source, index, length, now)
+            source = Endpoint(*self._arrival[1:])
+            self._reports.unknown(self._arrival[0], source, index, length, now)
             return False
         receiver = tunnel.receive.get(word >> 16 & 0xFF)
         if receiver is None or receiver.expires <= now:
@@ -133,7 +169,7 @@ class Inbound:
             return False
         self._word, self._index = word, index
         self._tunnel, self._receiver = tunnel, receiver
-        self._stranger = (self._socket, *self._source) not in tunnel.known
+        self._stranger = self._arrival not in tunnel.known
         return True
 
     def _refused(self, tunnel: Tunnel, state: int, now: float) -> None:
@@ -152,8 +188,13 @@ class Inbound:
                 tunnel.newest = receiver
             self._reports.seen(tunnel, receiver.number)
         current = tunnel.paths[0].path.socket if tunnel.paths else 0
-        if self._stranger and greatest and receiver is tunnel.newest and self._socket == current:
-            self._reports.moved(tunnel, self._socket, Endpoint(*self._source), now)
+        if (
+            self._stranger
+            and greatest
+            and receiver is tunnel.newest
+            and self._arrival[0] == current
+        ):
+            self._reports.moved(tunnel, current, Endpoint(*self._arrival[1:]), now)
 
     def _special(
         self, tunnel: Tunnel, receiver: Receiver, begin: int, length: int, now: float
@@ -182,7 +223,8 @@ class Inbound:
         totals = self._tunnel.totals
         totals.rx_packets += self._packets
         totals.rx_bytes += self._bytes
-        totals.received[self._socket] = totals.received.get(self._socket, 0) + self._packets
+        socket = self._arrival[0]
+        totals.received[socket] = totals.received.get(socket, 0) + self._packets
         if totals.last_rx and now - totals.last_rx > totals.gap:
             totals.gap, totals.gap_at = now - totals.last_rx, totals.last_rx
         totals.last_rx = now

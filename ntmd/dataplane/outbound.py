@@ -35,6 +35,7 @@ from ntmd.dataplane.packets import (
 )
 from ntmd.dataplane.parking import Parking
 from ntmd.dataplane.reports import Reports
+from ntmd.dataplane.slicing import VIEWS, Kept, slices
 from ntmd.dataplane.table import Sender, Table, Tunnel
 from ntmd.proto import timing
 from ntmd.proto.fragments import cut
@@ -73,6 +74,8 @@ class Outbound:
         self._arena = bytearray(RUN_BYTES)
         self._out = memoryview(self._arena)
         self._nonce = bytearray(12)
+        self._pieces: Kept = {}
+        self._rooms: Kept = {}
         self._tunnel: Tunnel | None = None  # of the run in the arena
         self._size = self._fill = self._count = self._index = 0
         self._addresses = b""  # source and destination of the last packet that had a way
@@ -237,33 +240,103 @@ class Outbound:
     ) -> None:
         """Seal the packets of a super-packet; ``shape``: end, headers, payload size, L4 start."""
         end, head, size, start = shape
-        buffer, view = self.buffer, self.view
-        partial = tunnel.takes_partial and start == IP_HEADER
-        word = sender.partial if partial else sender.plain
         at = VNET_SIZE + head
-        template = bytearray(view[VNET_SIZE:at])
+        template = bytearray(self.view[VNET_SIZE:at])
         flags = template[start + 13] if protocol == TCP else 0
-        sequence = read_u32(template, start + 4)[0] if protocol == TCP else 0
         if protocol == TCP:
             template[start + 13] = flags & ~(FIN | PSH)
         _set_length(template, head, size, start, protocol)
-        while at < end:
-            stop = at + size
-            if stop >= end:
+        partial = tunnel.takes_partial and start == IP_HEADER
+        word = sender.partial if partial else sender.plain
+        full = (end - at - 1) // size  # all but the last packet, which differs
+        done = 0
+        while done < full:
+            count = 0
+            if partial and not flags & CWR:
+                count = self._seal_many(tunnel, sender, template, (size, done, full), now)
+            if not count:
+                begin = VNET_SIZE + done * size
+                self._seal_cut(tunnel, sender, word, template, (begin, begin + head + size), now)
+                count = 1
+                flags &= ~CWR  # only in the first packet
                 if protocol == TCP:
-                    template[start + 13] |= flags & (FIN | PSH)
-                _set_length(template, head, end - at, start, protocol)
-                stop = end
-            begin = at - head
-            buffer[begin:at] = template
-            if not partial:
-                packets.complete(view[begin:stop], start, CHECKSUM_AT[protocol])
-            self._seal(tunnel, sender, word, begin, stop, now)
-            at = stop
-            if protocol == TCP:
+                    template[start + 13] &= ~CWR
+                    _advance(template, start, size)
+            done += count
+        if protocol == TCP:
+            template[start + 13] |= flags & (FIN | PSH)
+        at += done * size
+        _set_length(template, head, end - at, start, protocol)
+        self._seal_cut(tunnel, sender, word, template, (at - head, end), now)
+
+    def _seal_cut(
+        self,
+        tunnel: Tunnel,
+        sender: Sender,
+        word: int,
+        template: bytearray,
+        place: tuple[int, int],
+        now: float,
+    ) -> None:
+        """One packet of a super-packet: headers, checksum if the peer wants it, seal."""
+        begin, end = place
+        self.buffer[begin : begin + len(template)] = template
+        if word == sender.plain:
+            protocol, start, _ = packets.last_header(template)
+            packets.complete(self.view[begin:end], start, CHECKSUM_AT[protocol])
+        self._seal(tunnel, sender, word, begin, end, now)
+
+    def _seal_many(
+        self,
+        tunnel: Tunnel,
+        sender: Sender,
+        template: bytearray,
+        part: tuple[int, int, int],
+        now: float,
+    ) -> int:
+        """Seal full packets while they fit the open run; returns how many (0: not this way).
+
+        The same as :meth:`_seal_cut` on each, with everything that does not change in locals and
+        the slices of buffer and arena kept from one super-packet to the next.
+        """
+        size, done, full = part
+        head = len(template)
+        width = head + size + OVERHEAD
+        room = min(self.segments, RUN_BYTES // width, VIEWS)
+        if self._fill and (
+            tunnel is not self._tunnel or width != self._size or self._count >= room
+        ):
+            self.flush(now)
+        count = min(full - done, room - self._count, VIEWS - done)
+        if count <= 0 or sender.counter + count >= timing.COUNTER_REKEY:
+            return 0
+        if not self._fill:
+            self._tunnel, self._size = tunnel, width
+            self._index = tunnel.paths[0].path.leg or tunnel.peer_index
+        sources = slices(self._pieces, self.view, VNET_SIZE, size, (0, head + size))
+        sinks = slices(self._rooms, self._out, 0, width, (HEADER_SIZE, width))
+        buffer, arena, nonce, seal = self.buffer, self._arena, self._nonce, sender.seal
+        word, index, counter, fill = sender.partial, self._index, sender.counter, self._fill
+        tcp = template[6] == TCP
+        sequence = read_u32(template, IP_HEADER + 4)[0]
+        begin = VNET_SIZE + done * size
+        slots = self._count
+        for source, sink in zip(
+            sources[done : done + count], sinks[slots : slots + count], strict=True
+        ):
+            buffer[begin : begin + head] = template
+            counter += 1
+            pack_header(arena, fill, word, index, counter)
+            pack_nonce(nonce, 0, word, counter)
+            seal(nonce, source, None, sink)
+            fill += width
+            begin += size
+            if tcp:
                 sequence = sequence + size & 0xFFFF_FFFF
-                pack_u32(template, start + 4, sequence)
-                template[start + 13] &= ~CWR
+                pack_u32(template, 44, sequence)
+        sender.counter = counter
+        self._fill, self._count = fill, slots + count
+        return count
 
     # ------------------------------------------------------------------ sealing
 
@@ -313,6 +386,12 @@ class Outbound:
         for i, byte in enumerate(index.to_bytes(4, "big")):
             arena[4 + i : fill : size] = bytes((byte,)) * count
         self._index = index
+
+
+def _advance(template: bytearray, start: int, size: int) -> None:
+    """The TCP sequence number of the next packet."""
+    sequence = read_u32(template, start + 4)[0] + size & 0xFFFF_FFFF
+    pack_u32(template, start + 4, sequence)
 
 
 def _set_length(template: bytearray, head: int, size: int, start: int, protocol: int) -> None:

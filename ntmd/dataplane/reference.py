@@ -231,7 +231,7 @@ class ReferencePlane:
                 count += 1
                 if length:
                     size = segment_size(ancillary, length) if ancillary else length
-                    inbound.datagrams(buffer[:length], size, number, source[:2], now)
+                    inbound.datagrams(buffer, length, size, (number, source[0], source[1]), now)
         except BlockingIOError:
             self._errors.pop(number, None)
             self._board.runs.close()

@@ -9,10 +9,12 @@ joining costs one comparison.
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from collections.abc import Callable
 
 from ntmd.dataplane import packets
+from ntmd.dataplane.cipher import Into, InvalidTag
 from ntmd.dataplane.packets import (
     ACK,
     CHECKSUM_AT,
@@ -32,14 +34,16 @@ from ntmd.dataplane.packets import (
     read_u16,
     read_u32,
 )
+from ntmd.dataplane.slicing import Kept, slices
 from ntmd.dataplane.table import Tunnel
 
 LIMIT = VNET_SIZE + 65_535  # of a super-packet with its virtio header
 LARGEST = 2048  # more than any single packet
-RUN_PACKETS = 64  # of a UDP super-packet: what every kernel takes
+RUN_PACKETS = 64  # of a UDP super-packet: what every kernel takes; as many slices are kept
 NO_CHECKSUM = VNET.pack(0, GSO_NONE, 0, 0, 0, 0)
 KINDS = {TCP: GSO_TCP6, UDP: GSO_UDP}
 
+pack_nonce = struct.Struct(">IQ").pack_into  # kind to flags as one word, counter
 Write = Callable[[memoryview], None]
 
 
@@ -66,6 +70,8 @@ class Runs:
         self._sequence = 0
         self._expected = bytearray()
         self._aside = bytearray()
+        self._nonce = bytearray(12)
+        self._sinks: Kept = {}
 
     # ------------------------------------------------------------------ one packet
 
@@ -124,6 +130,63 @@ class Runs:
             return
         self.arena[VNET_SIZE : VNET_SIZE + len(packet)] = packet
         self._begin(tunnel, len(packet), False)
+
+    # ------------------------------------------------------------------ many packets
+
+    def room(self, tunnel: Tunnel, length: int) -> int:
+        """How many more full packets of ``length`` bytes the open run may take."""
+        if not self._count or tunnel is not self._tunnel or length != self._full:
+            return 0
+        room = (LIMIT - VNET_SIZE - self._head) // self._size
+        return min(room, RUN_PACKETS) - self._count
+
+    def take_many(self, opened: Into, word: int, counter: int, sources: list[memoryview]) -> int:
+        """Open datagrams of consecutive counters behind the run while they continue it.
+
+        Returns how many opened. The last of them may have ended the run. The nonce is what the
+        counter would be: that a datagram opens shows that it was.
+        """
+        arena, head, size, expected = self.arena, self._head, self._size, self._expected
+        first, nonce = self._count, self._nonce
+        sinks = slices(self._sinks, self.view, VNET_SIZE, size, (0, head + size))
+        tcp, sequence, at = self._protocol == TCP, self._sequence, self._fill - head
+        fill, done = self._fill, 0
+        try:
+            for source, sink in zip(sources, sinks[first:], strict=False):
+                aside = arena[at:fill]
+                pack_nonce(nonce, 0, word, counter)
+                opened(nonce, source, None, sink)
+                got = arena[at:fill]
+                arena[at:fill] = aside
+                done += 1
+                if got != expected:
+                    return self._broken(got, done, sequence)
+                counter += 1
+                at, fill = fill - head + size, fill + size
+                if tcp:
+                    sequence = sequence + size & 0xFFFF_FFFF
+                    pack_u32(expected, 44, sequence)
+        except (InvalidTag, LookupError, ValueError):
+            arena[at:fill] = aside
+        self._count, self._fill, self._sequence = first + done, fill, sequence
+        return done
+
+    def _broken(self, got: bytearray, done: int, sequence: int) -> int:
+        """The last packet opened does not continue the run, or continues and ends it."""
+        tunnel, head, size = self._tunnel, self._head, self._size
+        assert tunnel is not None
+        self._count += done - 1
+        self._fill += (done - 1) * size
+        self._sequence = sequence
+        if self._is_last(got, head + size):
+            self._extend(head + size)
+            self.close(got)
+            return done
+        packet = got + self.arena[self._fill : self._fill + size]
+        self.close()
+        self.arena[VNET_SIZE : VNET_SIZE + len(packet)] = packet
+        self._begin(tunnel, len(packet), True)
+        return done
 
     # ------------------------------------------------------------------ the run
 

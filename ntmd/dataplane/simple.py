@@ -71,9 +71,9 @@ class SimplePlane:
             self.drops["in_malformed"] += 1
             return None
         inbound: Inbound = self._board.inbound
-        inbound.datagrams(
-            memoryview(datagram), len(datagram), socket, (source.host, source.port), now
-        )
+        size = len(datagram)
+        arrival = (socket, source.host, source.port)
+        inbound.datagrams(memoryview(datagram), size, size, arrival, now)
         self._board.runs.close()
         return self._inner.pop() if self._inner else None
 

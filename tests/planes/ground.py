@@ -75,7 +75,7 @@ class Ground:
         self.programs.append(program)
         return program
 
-    def tunnel(self, *options: str) -> dict[str, int]:
+    def tunnel(self, *options: str, queue: int = 10_000) -> dict[str, int]:
         """Start both ends; returns the process numbers of the planes."""
         planes = {}
         links = range(self.links)
@@ -93,17 +93,17 @@ class Ground:
             )
         for side in "ab":
             planes[side] = self.answer(side)["ready"]
-            self.address(side, "t0")
+            self.address(side, "t0", queue)
         return planes
 
-    def address(self, side: str, interface: str) -> None:
+    def address(self, side: str, interface: str, queue: int = 10_000) -> None:
         """Give a tunnel interface its virtual address, MTU and route.
 
         The queue before it is long: what the kernel drops there no plane ever sees.
         """
         own = A if side == "a" else B
         name = f"{self.name}-{side}"
-        sh(f"ip -n {name} link set {interface} mtu 1420 txqueuelen 10000 up")
+        sh(f"ip -n {name} link set {interface} mtu 1420 txqueuelen {queue} up")
         sh(f"ip -n {name} addr add {own}/64 dev {interface} nodad")
 
     def answer(self, side: str) -> dict[str, Any]:
