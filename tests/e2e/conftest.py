@@ -1,0 +1,78 @@
+"""End-to-end tests run as root on a real kernel, and leave the host as they found it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.actors import Node, Server
+from tests.e2e.lab import Lab, Nat
+from tests.e2e.lab.netns import sh
+
+SERVER4 = ["198.51.100.1", "198.51.100.2"]
+SERVER6 = ["2001:db8:100::1"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test in here is an end-to-end test."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+
+
+def host_state() -> dict[str, str]:
+    """What must not change on the host."""
+    return {
+        "resolv.conf": Path("/etc/resolv.conf").read_text(),
+        "routes": sh("ip route show table all") + sh("ip -6 route show table all"),
+        "rules": sh("ip rule") + sh("ip -6 rule"),
+        "nftables": sh("nft list ruleset"),
+        "links": sh("ip -br link"),
+    }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def untouched_host() -> Iterator[None]:
+    """Fails the run if the host's network is different afterwards."""
+    if os.geteuid() != 0 or not Path("/dev/net/tun").exists():
+        pytest.skip("needs root and /dev/net/tun")
+    before = host_state()
+    yield
+    assert host_state() == before
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    """An empty lab."""
+    with Lab("e2e") as made:
+        yield made
+
+
+class Town:
+    """A lab with a server for home.test and a way to add nodes."""
+
+    def __init__(self, lab: Lab, folder: Path) -> None:
+        self.lab, self.folder = lab, folder
+        self.public = lab.public("server", SERVER4, SERVER6)
+        self.server = Server(self.public, folder / "server", "home.test", SERVER4 + SERVER6)
+        self.server.start()
+        self.nodes: list[Node] = []
+
+    def node(self, name: str, nat: Nat, *options: str) -> Node:
+        """A joined node behind ``nat``."""
+        host = self.lab.space(name)
+        self.lab.plug(host, "eth0", nat)
+        node = Node(host, self.folder / name, name)
+        node.join(self.server.invite(), *(options or ("--dns", "file")))
+        self.nodes.append(node)
+        return node
+
+
+@pytest.fixture
+def town(lab: Lab, tmp_path: Path) -> Town:
+    """A server on the public Internet, ready."""
+    return Town(lab, tmp_path)
