@@ -121,7 +121,7 @@ def checksum(source: bytes, destination: bytes, protocol: int, body: bytes) -> i
     data = source + destination + struct.pack(">II", len(body), protocol) + body
     if len(data) % 2:
         data += b"\0"
-    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
