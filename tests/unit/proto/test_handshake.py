@@ -419,3 +419,49 @@ def test_half_open_handshakes_of_one_key_are_few() -> None:
     bus.lose = lambda source, destination, data: True
     bus.run(timing.HANDSHAKE_LIFETIME * 3)
     assert bob.engine.handle_of(alice.key) is None
+
+
+def test_a_call_in_the_middle_of_a_flood_completes_within_two_seconds() -> None:
+    bus, alice, bob = pair()
+    dice = bus.clock.stream("sources")
+    received: dict[Endpoint, int] = {}
+    for step in range(40):
+        for _ in range(40):
+            source = Endpoint(f"198.18.{dice.randrange(256)}.{dice.randrange(256)}", 9)
+            received[source] = received.get(source, 0) + 1200
+            flood(bus, bob, source, 1)
+        if step == 20:
+            alice.call(bob)
+        bus.run(0.05)
+    assert alice.all(Established)
+    returned: dict[Endpoint, int] = {}
+    for at, to, data in bus.sent:
+        if at == bob.at and to != alice.at:
+            returned[to] = returned.get(to, 0) + len(data)
+    assert all(count <= received[to] for to, count in returned.items())
+    assert bob.engine.counters["cookie_asked"] > 1000
+    assert len(bob.engine._context.associations) == 1
+
+
+def test_a_call_over_a_relay_passes_a_flood_over_another_leg_of_it() -> None:
+    bus, alice, bob = pair()
+    relay = Endpoint("192.0.2.200", 1)
+    flooded, quiet = bob.engine.draw_index(bus.now), bob.engine.draw_index(bus.now)
+    bob.engine.add_delivery(flooded, bytes(32), 0xF, relay)
+    bob.engine.add_delivery(quiet, alice.key, 0xB, relay)
+    back = alice.engine.draw_index(bus.now)
+    alice.engine.add_delivery(back, bob.key, 0xA, relay)
+    alice.engine.call(bob.peer, [Path(1, relay, 0xA)], bus.now)
+    for _ in range(40):
+        flood(bus, bob, relay, 40, flooded)
+        bus.collect()
+        for at, to, data in bus.sent:
+            if to == relay and data[INDEX] == (0xA).to_bytes(4, "big"):
+                bus.fly(relay, bob.at, data[:4] + quiet.to_bytes(4, "big") + data[8:])
+            elif to == relay and at == bob.at and data[INDEX] == (0xB).to_bytes(4, "big"):
+                bus.fly(relay, alice.at, data[:4] + back.to_bytes(4, "big") + data[8:])
+        del bus.sent[:]
+        bus.run(0.05)
+    assert alice.all(Established)
+    assert bob.all(Established)
+    assert bob.engine.counters["cookie_asked"] > 1000
