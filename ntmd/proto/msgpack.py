@@ -72,7 +72,7 @@ def _pack(value: Any, out: bytearray) -> None:
         out.append(0xC0)
     elif kind is bool:
         out.append(0xC3 if value else 0xC2)
-    elif kind is int:
+    elif isinstance(value, int):  # members of an IntEnum too, as msgspec does
         _pack_integer(value, out)
     elif kind is bytes:
         _pack_head(len(value), ((0xC4, 1), (0xC5, 2), (0xC6, 4)), out)
