@@ -2,8 +2,9 @@
 
 A message is a frozen dataclass whose annotations are taken from here. On the wire it is a
 MessagePack array ``[tag, field, field, ...]`` (a nested struct: without the tag) in the subset of
-rule S11: arrays, unsigned integers, bin, str, bool, nil; shortest form; depth at most 6 (decision 0001). Fields may
-only be added at the end and must have a default; unknown trailing fields are ignored.
+rule S11: arrays, unsigned integers, bin, str, bool, nil; shortest form; depth at most 6 (decision
+0001). Fields may only be added at the end and must have a default; unknown trailing fields are
+ignored.
 """
 
 from __future__ import annotations
