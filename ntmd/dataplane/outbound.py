@@ -223,6 +223,9 @@ class Outbound:
             self._drops["out_bad_gso"] += 1
             return
         head = start + (self.buffer[at + 12] // 16 * 4 if protocol == TCP else 8)
+        if head < start + packets.MINIMUM[protocol]:
+            self._drops["out_bad_gso"] += 1
+            return
         if protocol == TCP:
             size = min(size, tunnel.room - head)  # a stream may be cut smaller
         if head + VNET_SIZE > length or head + size > tunnel.room or size <= 0:

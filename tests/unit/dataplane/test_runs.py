@@ -1,0 +1,316 @@
+"""Cutting and joining: what the TUN gave comes out at the other TUN, whatever lies between."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import struct
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ntmd.dataplane.packets import (
+    GSO_TCP6,
+    GSO_UDP,
+    TCP,
+    UDP,
+    VNET,
+    VNET_SIZE,
+    complete,
+    pseudo_sum,
+    total,
+)
+from ntmd.dataplane.switchboard import Switchboard
+from ntmd.proto.plane import InstallTunnel
+from tests.unit.dataplane.pair import AT_A, A, B, entry, ipv6, tcp_packet, udp_packet
+
+ARRIVAL = (1, AT_A.host, AT_A.port)
+
+
+class Wire:
+    """Two switchboards with virtio TUNs; datagrams lie between them until carried over."""
+
+    def __init__(self, *, partial: bool = True, join: tuple[int, ...] = (TCP, UDP)) -> None:
+        self.drops: Counter[str] = Counter()
+        self.sent: list[list[bytes]] = []
+        self.written: list[bytes] = []
+        self.a = self._board("a", partial, join)
+        self.b = self._board("b", partial, join)
+
+    def _board(self, side: str, partial: bool, join: tuple[int, ...]) -> Switchboard:
+        board = Switchboard(
+            self.drops,
+            send=lambda run, size, _: self.sent.append(
+                [bytes(run[at : at + size]) for at in range(0, len(run), size)]
+            ),
+            write=lambda view: self.written.append(bytes(view)),
+            reply=lambda packet: None,
+            up=lambda data, socket, source: None,
+            vnet=True,
+            join=join,
+        )
+        board.set_own_address(A if side == "a" else B)
+        board.apply(InstallTunnel(entry(side, takes_partial=partial)), 0.0)
+        return board
+
+    def out(self, vnet: bytes, packet: bytes) -> None:
+        self.a.outbound.buffer[: VNET_SIZE + len(packet)] = vnet + packet
+        self.a.outbound.packet(VNET_SIZE + len(packet), 1.0)
+
+    def over(self, runs: list[list[bytes]]) -> None:
+        """As the kernel's GRO hands them over: runs side by side."""
+        buffer = memoryview(bytearray(70_000))
+        for run in runs:
+            data = b"".join(run)
+            buffer[: len(data)] = data
+            self.b.inbound.datagrams(buffer, len(data), len(run[0]), ARRIVAL, 1.0)
+        self.b.runs.close()
+
+    def packets(self) -> list[bytes]:
+        """What a reader without offloads would see: cut by the kernel's rules, checksums filled."""
+        return [packet for each in self.written for packet in kernel_cut(each)]
+
+
+def kernel_cut(raw: bytes) -> list[bytes]:
+    """What Linux makes of a packet written to a TUN with a virtio header (an own derivation)."""
+    flags, kind, _, size, start, offset = VNET.unpack_from(raw)
+    packet = bytearray(raw[VNET_SIZE:])
+    assert int.from_bytes(packet[4:6], "big") == len(packet) - 40
+    if not flags:
+        return [bytes(packet)]
+    protocol = packet[6]
+    assert (start, offset) == (40, {TCP: 16, UDP: 6}[protocol])
+    field = int.from_bytes(packet[40 + offset : 42 + offset], "big")
+    assert field == pseudo_sum(bytes(packet[8:40]), len(packet) - 40, protocol)
+    if not kind:
+        complete(packet, start, offset)
+        return [bytes(packet)]
+    assert kind == {TCP: GSO_TCP6, UDP: GSO_UDP}[protocol]
+    head = 40 + (packet[52] >> 4) * 4 if protocol == TCP else 48
+    if protocol == UDP:
+        assert int.from_bytes(packet[44:46], "big") == len(packet) - 40
+    pieces = []
+    for at in range(head, len(packet), size):
+        payload = packet[at : at + size]
+        piece = bytearray(packet[:head]) + payload
+        struct.pack_into(">H", piece, 4, len(piece) - 40)
+        if protocol == TCP:
+            sequence = int.from_bytes(packet[44:48], "big") + at - head
+            struct.pack_into(">I", piece, 44, sequence & 0xFFFF_FFFF)
+            if at + size < len(packet):
+                piece[53] &= ~0x09
+        else:
+            struct.pack_into(">H", piece, 44, len(piece) - 40)
+        pseudo = pseudo_sum(bytes(piece[8:40]), len(piece) - 40, protocol)
+        struct.pack_into(">H", piece, 40 + offset, pseudo)
+        complete(piece, 40, offset)
+        pieces.append(bytes(piece))
+    return pieces
+
+
+def super_packet(protocol: int, payload: bytes, size: int, sequence: int, flags: int) -> tuple:
+    """(virtio header, packet) as a TUN gives it, checksum left out."""
+    if protocol == TCP:
+        options = bytes.fromhex("0101080a0000000100000002")
+        body = struct.pack(">HHIIBBHHH", 5, 6, sequence, 7, 8 << 4, flags, 500, 0, 0) + options
+    else:
+        body = struct.pack(">HHHH", 5, 6, 8 + len(payload), 0)
+    packet = bytearray(ipv6(protocol, body + payload, None))
+    offset = {TCP: 16, UDP: 6}[protocol]
+    pseudo = pseudo_sum(A + B, len(packet) - 40, protocol)
+    struct.pack_into(">H", packet, 40 + offset, pseudo)
+    kind = {TCP: GSO_TCP6, UDP: GSO_UDP}[protocol] if len(payload) > size else 0
+    return VNET.pack(1, kind, 40 + len(body), size if kind else 0, 40, offset), bytes(packet)
+
+
+@given(
+    protocol=st.sampled_from([TCP, UDP]),
+    shapes=st.lists(
+        st.tuples(
+            st.integers(1, 60_000), st.integers(1, 1300), st.sampled_from([0x10, 0x18, 0x19])
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    sequence=st.sampled_from([0, 1 << 31, 0xFFFF_FFFF, 0xFFFF_8000]),
+    partial=st.booleans(),
+    seed=st.integers(0, 100),
+)
+def test_cut_and_joined_again_is_the_same(protocol, shapes, sequence, partial, seed) -> None:
+    wire = Wire(partial=partial)
+    dice, wanted = random.Random(seed), []
+    for length, size, flags in shapes:
+        size = max(size, length // 60 + 1)
+        vnet, packet = super_packet(protocol, dice.randbytes(length), size, sequence, flags)
+        wanted += kernel_cut(vnet + packet)
+        wire.out(vnet, packet)
+        sequence = sequence + length & 0xFFFF_FFFF
+    wire.a.outbound.flush(1.0)
+    assert all(len({len(each) for each in run[:-1]}) <= 1 for run in wire.sent)
+    wire.over(wire.sent)
+    assert wire.packets() == wanted
+    assert not wire.drops
+
+
+@given(
+    lost=st.lists(st.floats(0, 1), max_size=6),
+    swapped=st.lists(st.floats(0, 1), max_size=3),
+    protocol=st.sampled_from([TCP, UDP]),
+    group=st.integers(1, 50),
+)
+def test_what_arrives_of_a_lossy_reordering_path_is_whole(lost, swapped, protocol, group) -> None:
+    wire = Wire()
+    dice = random.Random(1)
+    vnet, packet = super_packet(protocol, dice.randbytes(50_000), 1200, 9, 0x18)
+    wire.out(vnet, packet)
+    wire.a.outbound.flush(1.0)
+    wanted = kernel_cut(vnet + packet)
+    datagrams = list(zip((each for run in wire.sent for each in run), wanted, strict=True))
+    for place in lost:
+        if datagrams:
+            datagrams.pop(int(place * (len(datagrams) - 1)))
+    for place in swapped:
+        if len(datagrams) > 1:
+            datagrams.append(datagrams.pop(int(place * (len(datagrams) - 1))))
+    runs, short = [], []
+    for datagram, _ in datagrams:
+        if short and (
+            len(short) >= group or len(short[-1]) != len(short[0]) or len(datagram) > len(short[0])
+        ):
+            runs.append(short)
+            short = []
+        short.append(datagram)
+    wire.over([*runs, short] if short else runs)
+    assert wire.packets() == [each for _, each in datagrams]
+
+
+def test_one_super_packet_comes_out_as_one() -> None:
+    wire = Wire()
+    vnet, packet = super_packet(TCP, bytes(1348 * 44), 1348, 1, 0x18)
+    wire.out(vnet, packet)
+    wire.a.outbound.flush(1.0)
+    assert [len(run) for run in wire.sent] == [44]
+    wire.over(wire.sent)
+    assert wire.written == [vnet + packet]
+
+
+def test_flows_are_never_mixed() -> None:
+    wire = Wire()
+    packets = []
+    for i in range(40):
+        port = i % 2
+        packets.append(udp_packet(bytes((i,)) * 100, port=port))
+        wire.out(bytes(VNET_SIZE), packets[-1])
+    packets.append(tcp_packet(b"x" * 88, flags=0x02))
+    packets.append(tcp_packet(b"x" * 88, flags=0x10))
+    packets.append(tcp_packet(b"y" * 88, sequence=89, flags=0x10))
+    packets.append(tcp_packet(b"z" * 88, sequence=178, flags=0x10))  # one byte is missing
+    for packet in packets[-4:]:
+        wire.out(bytes(VNET_SIZE), packet)
+    wire.a.outbound.flush(1.0)
+    wire.over(wire.sent)
+    assert wire.packets() == packets
+    assert len(wire.written) == len(packets) - 1
+
+
+def test_a_wrong_checksum_is_not_made_right_by_joining() -> None:
+    wire = Wire(partial=False)
+    good = [udp_packet(bytes((i,)) * 64) for i in range(3)]
+    bad = bytearray(good[1])
+    bad[-1] ^= 1
+    for packet in (good[0], bytes(bad), good[2]):
+        wire.out(bytes(VNET_SIZE), packet)
+    wire.a.outbound.flush(1.0)
+    wire.over(wire.sent)
+    assert bytes(bad) in wire.packets()
+    assert wire.packets()[0] == good[0]
+
+
+def test_a_peer_in_another_tunnel_cannot_join_a_run() -> None:
+    """Its packets carry the addresses of the open run, and are refused all the same."""
+    wire = Wire()
+    other = entry("b", tunnel=6, peer_address=bytes(15) + b"\x09", own_indexes=(7,), session=2)
+    keys = tuple(key.__class__(5, key.suite, bytes(32), 2) for key in other.receive)
+    wire.b.apply(
+        InstallTunnel(
+            entry("b", tunnel=6, peer_address=b"\xfd" + bytes(15), own_indexes=(7,), receive=keys)
+        ),
+        0.0,
+    )
+    first = udp_packet(b"1" * 64)
+    wire.out(bytes(VNET_SIZE), first)
+    wire.a.outbound.flush(1.0)
+    forger = Wire()
+    key = entry("a").send.__class__(5, keys[0].suite, bytes(32), 2)
+    forger.a.apply(InstallTunnel(dataclasses.replace(entry("a"), send=key, peer_index=7)), 0.0)
+    for _ in range(3):
+        forger.out(bytes(VNET_SIZE), first)
+    forger.a.outbound.flush(1.0)
+    run = wire.sent[0] + forger.sent[0]
+    wire.over([run])
+    assert wire.packets() == [first]
+    assert wire.drops == {"in_wrong_source": 3}
+
+
+@given(
+    plains=st.lists(
+        st.one_of(
+            st.binary(min_size=1, max_size=200),
+            st.binary(min_size=0, max_size=120).map(
+                lambda tail: (
+                    struct.pack(">IHBB", 6 << 28, len(tail), tail[0] if tail else 6, 64)
+                    + A
+                    + B
+                    + tail
+                )
+            ),
+            st.binary(min_size=0, max_size=60).map(lambda tail: b"\x01" + tail),
+        ),
+        min_size=1,
+        max_size=8,
+    ),
+    partial=st.booleans(),
+)
+def test_a_malicious_peer_raises_nothing(plains, partial) -> None:
+    wire = Wire()
+    outbound, tunnel = wire.a.outbound, wire.a.table.by_number[5]
+    sender = tunnel.send
+    for plain in plains:
+        outbound.buffer[: len(plain)] = plain
+        word = sender.partial if partial else sender.plain
+        outbound._seal(tunnel, sender, word, 0, len(plain), 1.0)
+    outbound.flush(1.0)
+    wire.over(wire.sent)
+    for raw in wire.written:
+        packet = raw[VNET_SIZE:]
+        assert packet[0] >> 4 == 6
+        assert packet[8:40] == A + B
+        assert len(packet) == 40 + int.from_bytes(packet[4:6], "big")
+
+
+@given(data=st.binary(min_size=1, max_size=300), size=st.integers(1, 80))
+def test_garbage_from_the_underlay_raises_nothing(data, size) -> None:
+    wire = Wire()
+    wire.b.inbound.datagrams(memoryview(bytearray(data)), len(data), size, ARRIVAL, 1.0)
+    wire.b.runs.close()
+    assert wire.written == []
+
+
+@given(raw=st.binary(min_size=1, max_size=300), vnet=st.booleans())
+def test_garbage_from_the_tun_raises_nothing(raw, vnet) -> None:
+    wire = Wire()
+    if vnet:
+        raw = VNET.pack(1, 4 if len(raw) % 2 else 5, 60, raw[0], 40, 16) + udp_packet(raw)
+    wire.a.outbound.buffer[: len(raw)] = raw
+    wire.a.outbound.packet(len(raw), 1.0)
+    wire.a.outbound.flush(1.0)
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 1419, 1420])
+def test_sums_are_those_of_rfc_1071(length: int) -> None:
+    data = random.Random(length).randbytes(length)
+    padded = data + bytes(len(data) % 2)
+    words = sum(struct.unpack(f">{len(padded) // 2}H", padded))
+    assert total(data) == words % 65535
