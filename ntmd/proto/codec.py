@@ -11,6 +11,7 @@ import types
 import typing
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
+from functools import lru_cache
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from ntmd.proto import messages, msgpack
@@ -69,6 +70,11 @@ def decode_payload(data: bytes, kind: type[T]) -> T:
 # ------------------------------------------------------------------ compiled once per class
 
 
+# The same few endpoints come and go all the time, and their text form is the slow part.
+_unpack_endpoint = lru_cache(1024)(Endpoint.unpack)
+_pack_endpoint = lru_cache(1024)(Endpoint.pack)
+
+
 def _bad(what: str) -> ProtocolError:
     return ProtocolError("codec", what)
 
@@ -116,7 +122,7 @@ def _endpoint(value: Any) -> Endpoint:
     if type(value) is not bytes:
         raise _bad("endpoint")
     try:
-        return Endpoint.unpack(value)
+        return _unpack_endpoint(value)
     except ValueError as error:
         raise _bad("endpoint") from error
 
@@ -191,7 +197,7 @@ def _struct_reader(cls: type[Any]) -> Convert:
 def _raw(value: Any) -> Any:
     kind = type(value)
     if kind is Endpoint:
-        return value.pack()
+        return _pack_endpoint(value)
     if kind is tuple:
         return [_raw(each) for each in value]
     if kind in _WRITERS:
