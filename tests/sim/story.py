@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ntm_dc.values import DcSettings
+from ntm_dc.values import DcSettings, DirectoryEntry, DirectoryUpdated
 from ntm_rs.core import RsCore, RsSettings
 from ntm_rs.home import HomeDc
 from ntmd.node.settings import Home
@@ -76,6 +76,18 @@ class Stage:
             listen(dc)
             listen(rs)
         return domain
+
+    def directory(self, *, endpoints: bool = False) -> None:
+        """The account server's list of coordinators reaches each of them (rule C3)."""
+        entries = tuple(
+            DirectoryEntry(
+                domain.identity.identity.certificates[0],
+                domain.home.endpoints if endpoints else (),
+            )
+            for domain in self.domains.values()
+        )
+        for domain in self.domains.values():
+            domain.dc.post(DirectoryUpdated(entries))
 
     def _relay(
         self,
