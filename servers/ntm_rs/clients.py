@@ -95,20 +95,25 @@ class Clients:
         """Forget legs that ran out, and holders without legs or session."""
         for index in self._table.sweep(now):
             self._engine.free_index(index, now)
+        for client in self._by_handle.values():
+            primary = client.holder.primary
+            waits = primary is not None and not primary.validated and primary.nonce
+            if primary is not None and waits and now - primary.used < timing.OLD_LEG:
+                self._challenge(client, primary, now)
         live = {id(client.holder) for client in self._by_handle.values()}
         for key_hash, holder in list(self._holders.items()):
             if not holder.legs and id(holder) not in live:
                 del self._holders[key_hash]
 
     def heard(self, event: MessageReceived, size: int, now: float) -> None:
-        """A control frame came by some path: know the source, challenge it once."""
+        """A control frame came by some path: know the source, challenge it until it answers."""
         client = self._by_handle.get(event.handle)
         if client is None:
             return
         source = client.holder.source(event.path.socket, event.path.remote, event.path_id, now)
         if not source.validated:
             source.received += size
-            if source.nonce == 0:
+            if source.nonce == 0 or now - source.challenged >= timing.LADDER[0]:
                 self._challenge(client, source, now)
 
     def answered(self, event: MessageReceived, answer: m.Answer, now: float) -> None:
@@ -215,7 +220,9 @@ class Clients:
         return before is not source
 
     def _challenge(self, client: Client, source: Source, now: float) -> None:
-        source.nonce = int.from_bytes(self._random(8), "big") or 1
+        """Ask the source to answer from where it is; copies carry one nonce, any may be lost."""
+        source.nonce = source.nonce or int.from_bytes(self._random(8), "big") or 1
+        source.challenged = now
         path = Path(source.socket, source.remote)
         self._engine.tell(client.handle, m.Probe(source.nonce), now, path)
 

@@ -46,6 +46,7 @@ class Source:
     sent: int = 0
     used: float = 0.0
     nonce: int = 0
+    challenged: float = 0.0
 
     def may_send(self, size: int) -> bool:
         """Whether ``size`` more bytes keep within the amplification limit; counts them if so."""
