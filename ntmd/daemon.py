@@ -9,6 +9,7 @@ the new core shakes hands again with every recent peer.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import time
@@ -37,6 +38,7 @@ from ntmd.proto.plane import (
     OpenSocket,
     ReleaseParked,
     RemoveTunnel,
+    SocketFailed,
     SwitchPath,
 )
 from ntmd.proto.timing import CLOSE_COPIES
@@ -159,7 +161,20 @@ class Daemon:
             self._restart = True
             self._driver.stop()
             return
+        if isinstance(event, SocketFailed) and event.errno == errno.EADDRINUSE:
+            self._port_taken()
         self._driver.post(event)
+
+    def _port_taken(self) -> None:
+        log.warning("the UDP port is taken by another program", port=self.settings.port)
+        if self.progress.pending:
+            self._give_up(
+                Complaint(
+                    f"UDP port {self.settings.port} is taken by another program.",
+                    "Peers could not reach this node there.",
+                    "Stop that program (ss -lunp shows it), or choose another --port; 0 is any.",
+                )
+            )
 
     def _request(self, request: Request) -> None:
         if request.what == "down":

@@ -16,6 +16,7 @@ class Progress:
     def __init__(self, descriptor: int | None = None, quiet: bool = False) -> None:
         self._descriptor = descriptor
         self._quiet = quiet
+        self.pending = True  # whether the last report is still to come
         if descriptor is not None:
             os.set_inheritable(descriptor, False)
 
@@ -47,6 +48,7 @@ class Progress:
 
     def close(self) -> None:
         """Nobody is told anything any more."""
+        self.pending = False
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

@@ -273,6 +273,24 @@ def test_a_coordinator_that_never_answers(tmp_path: Path) -> None:
     expect("coordinator-silent", "up", "--state", tmp_path, prefix=namespace())
 
 
+@provokes("udp-port-taken")
+@pytest.mark.e2e
+def test_a_udp_port_that_is_taken(tmp_path: Path) -> None:
+    enrolled(tmp_path, Endpoint("10.1.0.9", 4330))
+    ready = tmp_path / "ready"
+    taker = tmp_path / "taker.py"
+    taker.write_text(
+        "import pathlib, socket, time\n"
+        "taken = socket.socket(type=socket.SOCK_DGRAM)\n"
+        "taken.bind(('0.0.0.0', 4444))\n"
+        f"pathlib.Path({str(ready)!r}).touch()\n"
+        "time.sleep(9)\n"
+    )
+    background = f"({sys.executable} {taker} >/dev/null 2>&1 &)"
+    prefix = namespace(f"{background} && until [ -e {ready} ]; do :; done")
+    expect("udp-port-taken", "up", "--state", tmp_path, "--port", 4444, prefix=prefix)
+
+
 @provokes("tun-missing")
 @pytest.mark.e2e
 def test_a_kernel_without_tun(tmp_path: Path) -> None:
