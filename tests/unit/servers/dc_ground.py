@@ -1,4 +1,4 @@
-"""Coordinators with nodes, relays and a DNS around them, joined by a bus that may lose datagrams."""
+"""Coordinators with nodes, relays and a DNS around them, on a bus that may lose datagrams."""
 
 from __future__ import annotations
 
