@@ -32,6 +32,7 @@ __all__ = [
     "Leaf",
     "Trust",
     "ca_key_of",
+    "anchor_of_ca",
     "check_leaf",
     "in_domain",
     "is_name",
@@ -84,6 +85,12 @@ class Anchor:
         """Its /48."""
         prefix = self.prefix or platform_prefix(self.platform_id)
         return ipaddress.IPv6Network((prefix.ljust(16, b"\0"), 48))
+
+
+def anchor_of_ca(ca: bytes) -> Anchor:
+    """The anchor of our own platform, from its CA certificate (DER); ProtocolError if unusable."""
+    platform_id = platform_id_of(ca)
+    return Anchor(platform_id, (ca_key_of(ca),), (), platform_prefix(platform_id))
 
 
 class Trust:
