@@ -14,9 +14,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.x509 import load_der_x509_certificate
-
 from ntmd.config import Settings
 from ntmd.node.inputs import CertificateRenewed, CommandFailed
 from ntmd.node.settings import Home
@@ -52,6 +49,12 @@ class Membership:
             leaf = certs.parse_leaf(enrolment.certificates[0])
         except (ProtocolError, IndexError):
             raise damaged(files.enrolment_file, "its certificate cannot be read") from None
+        try:
+            same = certs.platform_id_of(enrolment.ca) == enrolment.platform_id
+        except (ProtocolError, ValueError):
+            same = False
+        if not same:
+            raise damaged(files.enrolment_file, "its CA is not that of the platform")
         if enrolment.dc is None:
             raise damaged(files.enrolment_file, "it names no coordinator")
         if leaf.key != public_key(key):
@@ -87,13 +90,8 @@ class Membership:
     def trust(self) -> certs.Trust:
         """The one platform that we trust."""
         platform_id = self.enrolment.platform_id
-        anchor = certs.Anchor(
-            platform_id,
-            (ca_key(self.enrolment.ca, platform_id),),
-            (),
-            certs.platform_prefix(platform_id),
-        )
-        return certs.Trust((anchor,))
+        key = certs.ca_key_of(self.enrolment.ca)
+        return certs.Trust((certs.Anchor(platform_id, (key,)),))
 
     def home(self) -> Home:
         """The node's coordinator."""
@@ -102,22 +100,6 @@ class Membership:
         leaf = certs.parse_leaf(dc.certificate)
         peer = Peer(Role.DC, dc.name, leaf.key)
         return Home(self.domain, peer, dc.endpoints, dc.dc_sign, self.enrolment.domains)
-
-
-def ca_key(certificate: bytes, platform_id: bytes) -> bytes:
-    """The CA's Ed25519 key (32 bytes), if the certificate is the platform's."""
-    try:
-        if certs.platform_id_of(certificate) != platform_id:
-            raise ValueError("it is another platform's")
-        key = load_der_x509_certificate(certificate).public_key()
-    except (ValueError, ProtocolError) as error:
-        raise Complaint(
-            f"the CA certificate in enrolment.json cannot be used: {error}.",
-            "Nobody's identity could be checked.",
-            "Restore the state directory from a backup, or join again with a new join URL.",
-        ) from error
-    assert isinstance(key, Ed25519PublicKey)  # platform_id_of takes no other
-    return key.public_bytes_raw()
 
 
 def capabilities() -> int:
