@@ -9,13 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ntmd.node.asked import Asked
-from ntmd.node.calls import Calls
 from ntmd.node.clock import PlatformClock
 from ntmd.node.commands import RenewCertificate
 from ntmd.node.common import Common
-from ntmd.node.direction import Directions
-from ntmd.node.follow import Follow
 from ntmd.node.inputs import (
     CertificateRenewed,
     ClockRead,
@@ -25,25 +21,12 @@ from ntmd.node.inputs import (
     NetworkChanged,
     Stopping,
 )
-from ntmd.node.journal import Journal
-from ntmd.node.keepalive import KeepAlive
 from ntmd.node.memory import SEQUENCE, Memory
-from ntmd.node.move import Moves
-from ntmd.node.names import Names
+from ntmd.node.parts import Parts
 from ntmd.node.policy import NodePolicy
-from ntmd.node.probing import Prober
-from ntmd.node.receive import Receive
-from ntmd.node.registration import Registration
-from ntmd.node.relays import Relays
-from ntmd.node.requests import Requests
-from ntmd.node.seen import SeenReports
 from ntmd.node.settings import Home, NodeSettings
-from ntmd.node.status import Status
-from ntmd.node.steering import Steering
 from ntmd.node.timers import Timers
 from ntmd.node.tunnel import Open
-from ntmd.node.tunnels import Tunnel, Tunnels
-from ntmd.node.underlay import Underlay
 from ntmd.proto.certs import Trust
 from ntmd.proto.errors import ProtocolError
 from ntmd.proto.events import Identity
@@ -62,14 +45,13 @@ from ntmd.proto.plane import (
 )
 from ntmd.proto.session import Sequencer, SessionEngine
 from ntmd.proto.timing import RENEW_FROM
-from ntmd.proto.types import Endpoint
 
 RECENT_START = 3600_000  # peers active this recently are called at start (rule S4), ms
 RENEW_RETRY = 3600.0  # a renewal that failed is tried again after this, seconds
 ERROR_DOUBT = 5.0  # refused datagrams raise doubt about a path at most this often, seconds
 
 
-class NodeCore:
+class NodeCore(Parts):
     """Decides for one node. See :class:`ntmd.proto.io.Core` for the contract.
 
     ``stored`` is what earlier ``Store`` commands wrote. ``persist(key, value)``, if given, writes
@@ -103,131 +85,16 @@ class NodeCore:
             identity, trust, policy, random=random, platform_ms=clock, sequencer=sequencer
         )
         engine.set_slack(clock.slack_ms())
-        self.common = Common(
+        common = Common(
             settings, home, identity, trust, random, engine, Timers(), clock, memory, now, commands
         )
-        self._stats = PlaneStats()
         self._error_doubt: dict[int, float] = {}
         self._greeted = False
-        self._build()
+        super().__init__(common)
         for key in memory.unreadable:
             self.common.tell("warning", "stored entry unreadable", key=key)
         self.registration.configure()
         self._plan_renewal(now)
-
-    def _build(self) -> None:
-        common = self.common
-        self.underlay = Underlay(common)
-        self.prober = Prober(common)
-        self.requests = Requests(common)
-        self.relays = Relays(
-            common,
-            self.underlay,
-            self.prober,
-            self.requests,
-            leg_changed=lambda peer, now: self.calls.leg_changed(peer, now),
-            home_changed=self._home_changed,
-            seen=self._seen,
-        )
-        self.registration = Registration(
-            common,
-            self.underlay,
-            self.prober,
-            self.requests,
-            relays_known=self.relays.set_home,
-            reflexive=self._reflexive,
-            seen=self._seen,
-        )
-        self.keepalive = KeepAlive(
-            common,
-            self.underlay,
-            self.registration.nat,
-            self.registration.uplink,
-            lambda: [self.registration.uplink, *self.relays.warm()],
-        )
-        self.tunnels = Tunnels(common, self.underlay, self.relays)
-        self.journal = Journal(common)
-        self.calls = Calls(common, self.underlay, self.relays, self.tunnels)
-        self.steering = Steering(
-            common,
-            self.underlay,
-            self.prober,
-            self.relays,
-            self.tunnels,
-            self._reflexive,
-            self._learn,
-            self._rescue,
-        )
-        self.directions = Directions(
-            common,
-            self.underlay,
-            self.requests,
-            self.relays,
-            self.tunnels,
-            self.registration.uplink,
-            to_caller=lambda t, start, now: self.calls.directed(t, start, now, caller=True),
-            to_called=lambda t, start, now: self.calls.directed(t, start, now, caller=False),
-            refused=self.calls.refused,
-        )
-        self.names = Names(common, self.tunnels, self.calls.want_name)
-        self.calls.wire(self.directions, self.names, self.steering)
-        self.follow = Follow(
-            common,
-            self.underlay,
-            self.prober,
-            self.tunnels,
-            self.steering,
-            self.directions,
-            self.journal,
-        )
-        self.steering.proved = self.follow.proved
-        self.moves = Moves(
-            common,
-            self.underlay,
-            self.prober,
-            self.relays,
-            self.tunnels,
-            self.steering,
-            self.registration,
-            self.journal,
-            self._reflexive,
-            self.calls.call,
-        )
-        self.seen = SeenReports(common)
-        self.status = Status(
-            common,
-            self.underlay,
-            self.registration,
-            self.relays,
-            self.tunnels,
-            self.journal,
-            self._reflexive,
-            lambda: self._stats,
-        )
-        self.asked = Asked(
-            common,
-            self.names,
-            self.tunnels,
-            self.steering,
-            self.prober,
-            self.registration,
-            self.relays,
-            self.journal,
-            self.status,
-        )
-        self.receive = Receive(
-            common,
-            self.prober,
-            self.requests,
-            self.registration,
-            self.relays,
-            self.tunnels,
-            self.calls,
-            self.steering,
-            self.follow,
-            self.directions,
-            self.journal,
-        )
 
     # -------------------------------------------------------------- the contract
 
@@ -275,7 +142,7 @@ class NodeCore:
                 if tunnel is not None:
                     self.steering.rekey(tunnel, now)
             case PlaneStats():
-                self._stats = event
+                self.stats = event
             case _:
                 self._shell_event(event, now)
 
@@ -366,34 +233,6 @@ class NodeCore:
         for known in list(self.common.memory.peers.values()):
             if known.met and known.active_ms > since:
                 self.calls.greet(known.name, now)
-
-    def _home_changed(self, name: str, now: float) -> None:
-        self.registration.home_relay = name
-        self.registration.refresh(now)
-
-    def _reflexive(self) -> dict[int, Endpoint]:
-        """Per own socket the source that servers saw; the coordinator's word before a relay's."""
-        found: dict[int, Endpoint] = {}
-        for uplink in (*self.relays.warm(), self.registration.uplink):
-            found.update(uplink.observed)
-        return found
-
-    def _learn(self, socket: int, observed: Endpoint, now: float) -> None:
-        """A peer told which source it saw: it counts while no server told."""
-        if socket not in self._reflexive():
-            self.registration.uplink.saw(socket, observed, now)
-
-    def _seen(self, now: float) -> None:
-        """A new reflexive address: peers are told under the seq of the last Move (rule C6)."""
-        for tunnel in self.tunnels.all():
-            if isinstance(tunnel.state, Open):
-                self.steering.say_candidates(tunnel, now)
-                self.steering.explore(tunnel, now)
-
-    def _rescue(self, tunnel: Tunnel, now: float) -> None:
-        """Nothing answers on any way: shake hands anew, and ask the coordinator beside it."""
-        self.calls.call(tunnel, now)
-        self.directions.ask(tunnel.peer.name, b"", now)
 
     # -------------------------------------------------------------- the shell
 

@@ -318,6 +318,12 @@ class Relays:
         if heard is None or now - heard > KEEPALIVE_FIRST:
             relay.uplink.announce_again(now)
 
+    def renew(self, name: str, now: float) -> None:
+        """A path fell silent: the own NAT may map anew, and then the relay knows no such source."""
+        relay = self.by_name.get(name)
+        if relay is not None:
+            relay.uplink.announce_again(now)
+
     def deliveries(self, key: bytes) -> tuple[int, ...]:
         """Own indexes under which the peer's relayed datagrams arrive."""
         return tuple(

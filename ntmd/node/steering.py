@@ -258,7 +258,7 @@ class Steering:
         relay = self.relay_way(tunnel)
         others = [p for p in tunnel.paths.proven if p != primary and self._usable(p)]
         if relay is not None and relay != primary:
-            self._relays.prepare(self._relays.name_of(relay), now)
+            self._relays.renew(self._relays.name_of(relay), now)
             others.insert(0, relay)
         for path in (primary, *others[:PATH_SET]):
             self.challenge(tunnel, path, now, "doubt")

@@ -1,0 +1,195 @@
+"""The parts of a node, built in the order in which they need one another, and what ties them."""
+
+from __future__ import annotations
+
+from ntmd.node.asked import Asked
+from ntmd.node.calls import Calls
+from ntmd.node.common import Common
+from ntmd.node.direction import Directions
+from ntmd.node.follow import Follow
+from ntmd.node.journal import Journal
+from ntmd.node.keepalive import KeepAlive
+from ntmd.node.move import Moves
+from ntmd.node.names import Names
+from ntmd.node.probing import Prober
+from ntmd.node.receive import Receive
+from ntmd.node.registration import Registration
+from ntmd.node.relays import Relays
+from ntmd.node.requests import Requests
+from ntmd.node.seen import SeenReports
+from ntmd.node.status import Status
+from ntmd.node.steering import Steering
+from ntmd.node.tunnel import Open
+from ntmd.node.tunnels import Tunnel, Tunnels
+from ntmd.node.underlay import Underlay
+from ntmd.proto.plane import PlaneStats
+from ntmd.proto.types import Endpoint
+
+
+class Parts:
+    """Every part of one node. ``stats`` is the plane's last report."""
+
+    def __init__(self, common: Common) -> None:
+        self.common = common
+        self.stats = PlaneStats()
+        self._reach()
+        self._carry()
+        self._follow()
+        self._tell()
+
+    def _reach(self) -> None:
+        """What reaches servers."""
+        common = self.common
+        self.underlay = Underlay(common)
+        self.prober = Prober(common)
+        self.requests = Requests(common)
+        self.relays = Relays(
+            common,
+            self.underlay,
+            self.prober,
+            self.requests,
+            leg_changed=lambda peer, now: self.calls.leg_changed(peer, now),
+            home_changed=self._home_changed,
+            seen=self._seen,
+        )
+        self.registration = Registration(
+            common,
+            self.underlay,
+            self.prober,
+            self.requests,
+            relays_known=self.relays.set_home,
+            reflexive=self._reflexive,
+            seen=self._seen,
+        )
+        self.keepalive = KeepAlive(
+            common,
+            self.underlay,
+            self.registration.nat,
+            self.registration.uplink,
+            lambda: [self.registration.uplink, *self.relays.warm()],
+        )
+
+    def _carry(self) -> None:
+        """What sets tunnels up and chooses their paths."""
+        common = self.common
+        self.tunnels = Tunnels(common, self.underlay, self.relays)
+        self.journal = Journal(common)
+        self.calls = Calls(common, self.underlay, self.relays, self.tunnels)
+        self.steering = Steering(
+            common,
+            self.underlay,
+            self.prober,
+            self.relays,
+            self.tunnels,
+            self._reflexive,
+            self._learn,
+            self._rescue,
+        )
+        self.directions = Directions(
+            common,
+            self.underlay,
+            self.requests,
+            self.relays,
+            self.tunnels,
+            self.registration.uplink,
+            to_caller=lambda t, start, now: self.calls.directed(t, start, now, caller=True),
+            to_called=lambda t, start, now: self.calls.directed(t, start, now, caller=False),
+            refused=self.calls.refused,
+        )
+
+    def _follow(self) -> None:
+        """What answers names and follows moves."""
+        common = self.common
+        self.names = Names(common, self.tunnels, self.calls.want_name)
+        self.calls.wire(self.directions, self.names, self.steering)
+        self.follow = Follow(
+            common,
+            self.underlay,
+            self.prober,
+            self.tunnels,
+            self.steering,
+            self.directions,
+            self.journal,
+        )
+        self.steering.proved = self.follow.proved
+        self.moves = Moves(
+            common,
+            self.underlay,
+            self.prober,
+            self.relays,
+            self.tunnels,
+            self.steering,
+            self.registration,
+            self.journal,
+            self._reflexive,
+            self.calls.call,
+        )
+
+    def _tell(self) -> None:
+        """What hears the engine and answers the user."""
+        common = self.common
+        self.seen = SeenReports(common)
+        self.status = Status(
+            common,
+            self.underlay,
+            self.registration,
+            self.relays,
+            self.tunnels,
+            self.journal,
+            self._reflexive,
+            lambda: self.stats,
+        )
+        self.asked = Asked(
+            common,
+            self.names,
+            self.tunnels,
+            self.steering,
+            self.prober,
+            self.registration,
+            self.relays,
+            self.journal,
+            self.status,
+        )
+        self.receive = Receive(
+            common,
+            self.prober,
+            self.requests,
+            self.registration,
+            self.relays,
+            self.tunnels,
+            self.calls,
+            self.steering,
+            self.follow,
+            self.directions,
+            self.journal,
+        )
+
+    # -------------------------------------------------------------- what ties them
+
+    def _home_changed(self, name: str, now: float) -> None:
+        self.registration.home_relay = name
+        self.registration.refresh(now)
+
+    def _reflexive(self) -> dict[int, Endpoint]:
+        """Per own socket the source that servers saw; the coordinator's word before a relay's."""
+        found: dict[int, Endpoint] = {}
+        for uplink in (*self.relays.warm(), self.registration.uplink):
+            found.update(uplink.observed)
+        return found
+
+    def _learn(self, socket: int, observed: Endpoint, now: float) -> None:
+        """A peer told which source it saw: it counts while no server told."""
+        if socket not in self._reflexive():
+            self.registration.uplink.saw(socket, observed, now)
+
+    def _seen(self, now: float) -> None:
+        """A new reflexive address: peers are told under the seq of the last Move (rule C6)."""
+        for tunnel in self.tunnels.all():
+            if isinstance(tunnel.state, Open):
+                self.steering.say_candidates(tunnel, now)
+                self.steering.explore(tunnel, now)
+
+    def _rescue(self, tunnel: Tunnel, now: float) -> None:
+        """Nothing answers on any way: shake hands anew, and ask the coordinator beside it."""
+        self.calls.call(tunnel, now)
+        self.directions.ask(tunnel.peer.name, b"", now)
