@@ -63,8 +63,9 @@ class Inbound:
 
         ``arrival`` is the own socket and the source's host and port, the same for all.
         """
-        self._arrival = arrival
-        self._word = -1
+        if arrival != self._arrival:
+            self.settle()
+            self._arrival = arrival
         at = 0
         data = Kind.DATA.value
         while at < length:
@@ -81,6 +82,10 @@ class Inbound:
                 self._drops["in_malformed"] += 1
             at = end
         self._settle(now)
+
+    def settle(self) -> None:
+        """The table or the source changed: what was remembered does not hold any more."""
+        self._word = -1
 
     def _many(self, view: memoryview, at: int, length: int, size: int, now: float) -> int:
         """Take datagrams that continue the one before, as far as they do; returns their bytes."""

@@ -44,7 +44,7 @@ class Switchboard:
     def set_own_address(self, address: bytes) -> None:
         """The own virtual address (16 bytes)."""
         self.table.set_own_address(address)
-        self.outbound.settle()
+        self._changed()
 
     def apply(self, command: Any, now: float) -> None:
         """Carry out a command of the core, between two packets."""
@@ -57,6 +57,7 @@ class Switchboard:
                 self.outbound.release(self.parking.release(entry.peer_address), now)
             case SwitchPath():
                 self.table.switch(command)
+                self.inbound.settle()
                 tunnel = self.table.by_number.get(command.tunnel)
                 if tunnel is not None:
                     self.outbound.release(self.parking.release(tunnel.peer), now)
@@ -90,4 +91,5 @@ class Switchboard:
 
     def _changed(self) -> None:
         self.outbound.settle()
+        self.inbound.settle()
         self._erase_at = self.table.deadline()
