@@ -46,9 +46,10 @@ def _coordinator(item: Answer) -> list[str]:
     if not item:
         return []
     reach = "answers" if item.get("reachable") else "does not answer"
+    seen = item.get("last_seen_s")
+    heard = "not heard yet" if seen is None else f"last heard {age(seen)} ago"
     return [
-        f"coordinator: {item.get('domain', DASH)} at {item.get('endpoint', DASH)} {reach}, "
-        f"last heard {age(item.get('last_seen_s'))} ago"
+        f"coordinator: {item.get('domain', DASH)} at {item.get('endpoint', DASH)} {reach}, {heard}"
     ]
 
 

@@ -350,5 +350,64 @@ def test_a_memory_that_was_bent(tmp_path: Path) -> None:
     expect("memory-damaged", "up", "--state", tmp_path, prefix=namespace())
 
 
+@pytest.fixture(scope="module")
+def invite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+    """Makes invitations at a real account server on loopback."""
+    data = tmp_path_factory.mktemp("server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    program = str(Path(sys.executable).parent / "ntm-server")
+    server = subprocess.Popen(
+        [program, "all", "--data", str(data), "--domain", "home.test", "--listen", "127.0.0.1",
+         "--https-port", str(port), "--udp-port", str(port - 9), "--dns-port", "0"],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    assert server.stdout is not None
+    assert "ready" in server.stdout.readline()
+
+    def make() -> str:
+        done = subprocess.run(
+            [program, "invite", "--data", str(data)], check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    yield make
+    server.terminate()
+    server.wait(15)
+    server.stdout.close()
+
+
+def join(name: str, state: Path, url: str, label: str = "laptop") -> None:
+    expect(name, "up", "--state", state, "--join", url, "--name", label)
+
+
+@provokes("invitation-used")
+def test_an_invitation_that_was_used(tmp_path: Path, invite: Callable[[], str]) -> None:
+    url = invite()
+    enrol = (
+        "import sys, os; from ntmd.runtime.account import enrol_node;"
+        "enrol_node(sys.argv[1], 'first', os.urandom(32))"
+    )
+    subprocess.run([sys.executable, "-c", enrol, url], check=True)
+    join("invitation-used", tmp_path / "b", url)
+
+
+@provokes("invitation-unknown")
+def test_an_invitation_that_was_never_made(tmp_path: Path, invite: Callable[[], str]) -> None:
+    join("invitation-unknown", tmp_path / "s", invite().partition("&k=")[0] + "&k=" + "x" * 32)
+
+
+@provokes("wrong-fingerprint")
+def test_a_server_with_another_fingerprint(tmp_path: Path, invite: Callable[[], str]) -> None:
+    head, _, tail = invite().partition("&k=")
+    join("wrong-fingerprint", tmp_path / "s", f"{head[:-64]}{'0' * 64}&k={tail}")
+
+
+@provokes("name-impossible")
+def test_a_name_that_cannot_be(tmp_path: Path, invite: Callable[[], str]) -> None:
+    join("name-impossible", tmp_path / "s", invite(), "my_laptop!")
+
+
 def test_each_complaint_of_the_table_is_provoked() -> None:
     assert set(TABLE) == PROVOKED
