@@ -21,6 +21,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 
 from ntmd.proto.errors import ProtocolError
 from ntmd.proto.types import Role
@@ -50,6 +51,7 @@ def tlv(tag: int, *parts: bytes) -> bytes:
     return bytes((tag, 0x82)) + size.to_bytes(2, "big") + body
 
 
+@cache
 def oid(dotted: str) -> bytes:
     """DER of an object identifier."""
     first, second, *rest = (int(arc) for arc in dotted.split("."))
@@ -237,7 +239,8 @@ def _read_time(reader: _Reader) -> int:
     text = reader.take(tag if tag in (_UTC_TIME, _TIME) else _UTC_TIME).decode("ascii")
     if tag == _UTC_TIME:
         text = ("20" if int(text[:2]) < 50 else "19") + text
-    moment = datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
+    digits = [int(text[at : at + 2]) for at in range(4, 14, 2)]
+    moment = datetime(int(text[:4]), *digits, tzinfo=UTC)  # type: ignore[arg-type, misc]
     return (moment - EPOCH) // timedelta(milliseconds=1)
 
 
