@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ntmd.node.candidates import Pauses
 from ntmd.node.common import Common
 from ntmd.node.policy import offered_psks
 from ntmd.node.relays import Relays
@@ -61,6 +62,7 @@ class Calls:
     ) -> None:
         self._common, self._underlay = common, underlay
         self._relays, self._tunnels = relays, tunnels
+        self.pauses = Pauses()
 
     def wire(self, directions: Directions, names: Names, steering: Steering) -> None:
         """Make the parts known that in turn know this one."""
@@ -229,9 +231,12 @@ class Calls:
             found.extend(self._underlay.ways(tuple(tunnel.candidates)))
         return list(dict.fromkeys(found))
 
+    def _unpaused(self, ways: list[Path], now: float) -> list[Path]:
+        return [w for w in ways if w.relayed or not self.pauses.paused(w.remote, now)]
+
     def call(self, tunnel: Tunnel, now: float) -> None:
         """Send the Tunnel Request on every way there is; later ways join by ``leg_changed``."""
-        ways = self.ways(tunnel)
+        ways = self._unpaused(self.ways(tunnel), now)
         if not ways:
             self._common.timers.set(
                 ("no way", tunnel.number),
@@ -302,6 +307,8 @@ class Calls:
         self._tunnels.move(tunnel, Input.CONFIRMED, now)
         self._common.timers.cancel(("refused", tunnel.number))
         self._spend(tunnel, event, now)
+        if not event.path.relayed:
+            self.pauses.answered(event.path.remote)
         self.steering.confirmed(tunnel, event.path, asleep or event.first, now)
         self._tunnels.install(tunnel)
         self._tunnels.remember(tunnel, event.session, now)
@@ -353,6 +360,8 @@ class Calls:
         tunnel = self._tunnels.by_handle(event.handle)
         if tunnel is None or not isinstance(tunnel.state, Calling | Waking):
             return
+        for endpoint in tunnel.candidates:
+            self.pauses.failed(endpoint, now)
         self._tunnels.move(tunnel, Input.CALL_FAILED, now, event.reason)
         self._give_up(tunnel, Status.PEER_OFFLINE, event.reason, now)
 

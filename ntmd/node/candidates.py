@@ -6,10 +6,14 @@ import ipaddress
 
 from ntmd.node.underlay import Underlay
 from ntmd.proto.messages import CandidateField
+from ntmd.proto.timing import DIRECTION_BYTES
 from ntmd.proto.types import CandidateKind, Endpoint
 
 MAX_PER_PEER = 16
 LOWEST_PORT = 1024
+FAILURES = 3
+PAUSE = 60.0  # seconds
+PREFIXES_KEPT = 1024
 
 
 def acceptable(endpoint: Endpoint, own: tuple[str, ...], virtual: ipaddress.IPv6Network) -> bool:
@@ -26,6 +30,52 @@ def acceptable(endpoint: Endpoint, own: tuple[str, ...], virtual: ipaddress.IPv6
     if isinstance(ip, ipaddress.IPv4Address):
         return ip != ipaddress.IPv4Address("255.255.255.255") and not ip.packed.startswith(b"\0")
     return ip not in virtual and ip.ipv4_mapped is None
+
+
+class ContactBudget:
+    """First-contact bytes that directions of one coordinator may cause (rule S7)."""
+
+    def __init__(self) -> None:
+        self._since = -1e9
+        self._spent = 0
+
+    def allow(self, size: int, now: float) -> bool:
+        """Whether ``size`` more bytes may leave in this minute; counts them if so."""
+        if now - self._since >= 60.0:
+            self._since, self._spent = now, 0
+        if self._spent + size > DIRECTION_BYTES:
+            return False
+        self._spent += size
+        return True
+
+
+class Pauses:
+    """Prefixes where calls came to nothing: three failures pause a /24 or /48 for 60 s (S7)."""
+
+    def __init__(self) -> None:
+        self._failures: dict[str, tuple[int, float]] = {}
+
+    def failed(self, endpoint: Endpoint, now: float) -> None:
+        """A whole call to this endpoint went unanswered."""
+        prefix = _prefix(endpoint)
+        count, _ = self._failures.pop(prefix, (0, 0.0))
+        self._failures[prefix] = (count + 1, now)
+        while len(self._failures) > PREFIXES_KEPT:
+            del self._failures[next(iter(self._failures))]
+
+    def answered(self, endpoint: Endpoint) -> None:
+        """Something is there."""
+        self._failures.pop(_prefix(endpoint), None)
+
+    def paused(self, endpoint: Endpoint, now: float) -> bool:
+        """Whether nothing is to be sent there at first contact."""
+        count, at = self._failures.get(_prefix(endpoint), (0, 0.0))
+        return count >= FAILURES and now - at < PAUSE
+
+
+def _prefix(endpoint: Endpoint) -> str:
+    length = 24 if endpoint.family == 4 else 48
+    return str(ipaddress.ip_network((endpoint.host, length), strict=False))
 
 
 def merge(

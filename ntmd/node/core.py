@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ntmd.node.candidates import ContactBudget
 from ntmd.node.clock import PlatformClock
 from ntmd.node.commands import RenewCertificate
 from ntmd.node.common import Common
@@ -30,6 +31,7 @@ from ntmd.node.tunnel import Open
 from ntmd.proto.certs import Trust
 from ntmd.proto.errors import ProtocolError
 from ntmd.proto.events import Identity
+from ntmd.proto.frame import Kind
 from ntmd.proto.io import DatagramReceived, SendDatagram, SendFailed, Store, UserAsked
 from ntmd.proto.plane import (
     CounterNearLimit,
@@ -90,6 +92,7 @@ class NodeCore(Parts):
         )
         self._error_doubt: dict[int, float] = {}
         self._greeted = False
+        self._contacts = ContactBudget()
         super().__init__(common)
         for key in memory.unreadable:
             self.common.tell("warning", "stored entry unreadable", key=key)
@@ -186,9 +189,25 @@ class NodeCore(Parts):
         while outputs := self.common.engine.take_outputs():
             for output in outputs:
                 if isinstance(output, SendDatagram):
-                    self.common.emit(output)
+                    if self._within_budget(output, now):
+                        self.common.emit(output)
                 else:
                     self.receive.event(output, now)
+
+    def _within_budget(self, output: SendDatagram, now: float) -> bool:
+        """Whether a first-contact datagram to an unproven candidate may leave (rule S7)."""
+        data, path = output.data, output.path
+        if data[0] != Kind.INITIATION or path.relayed:
+            return True
+        servers = [self.registration.uplink, *(r.uplink for r in self.relays.by_name.values())]
+        if any(path.remote in uplink.endpoints for uplink in servers):
+            return True
+        if any(path in tunnel.paths.proven for tunnel in self.tunnels.all()):
+            return True
+        if self._contacts.allow(len(data), now):
+            return True
+        self.common.counters["contact_budget"] += 1
+        return False
 
     # -------------------------------------------------------------- inputs
 

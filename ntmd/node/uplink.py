@@ -17,6 +17,8 @@ from ntmd.proto.types import Endpoint, Path, Peer
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Waits between calls to a server that does not answer, seconds."""
+REKEY_AFTER_MOVE = 2.0  # a move is settled by then, seconds
+REKEY_PAUSE = 10.0  # at most one rekey for moves in this time, seconds
 
 
 class Link(Enum):
@@ -49,6 +51,7 @@ class Uplink:
         self._prober = prober
         self._up, self._down, self._announce, self._seen = up, down, announce, seen
         self._failures = 0
+        self._rekeyed = -1e9
         self.peer = peer
         self.endpoints = endpoints
         self.state = Link.IDLE
@@ -174,6 +177,7 @@ class Uplink:
         if best == self.path and self.proven:
             return False
         self._take(best, now)
+        self._rekey_later(now)
         for way in ways:
             if way != best:
                 self._prober.start(self.handle, way, now, self._alternative, purpose="move")
@@ -188,6 +192,18 @@ class Uplink:
         first = [w for w in ways if w.socket == ways[0].socket]
         same = [w for w in first if self.path is not None and w.remote == self.path.remote]
         return (same or first)[0]
+
+    def _rekey_later(self, now: float) -> None:
+        """After a move the session gets fresh indices and counters too (rule S3)."""
+        if now - self._rekeyed < REKEY_PAUSE:
+            return
+        self._rekeyed = now
+
+        def rekey(at: float) -> None:
+            if self.up and self.handle is not None:
+                self._common.engine.rekey(self.handle, at)
+
+        self._common.timers.set(("rekey", self.peer.key), now + REKEY_AFTER_MOVE, rekey)
 
     def _take(self, path: Path, now: float) -> None:
         assert self.handle is not None
