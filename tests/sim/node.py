@@ -50,7 +50,7 @@ class SimNode(Process):
         self.states: list[tuple[float, str]] = []
         self.answers: dict[int, list[UserAnswered]] = {}
         self.renewals: list[RenewCertificate] = []
-        self.nonces: Counter[tuple[bytes, bytes]] = Counter()
+        self.sealed: dict[tuple[bytes, bytes], set[bytes]] = {}  # (key, nonce) to ciphertexts
         self.sent_bytes = 0
         self.sent_to: Counter[Endpoint] = Counter()
         self._tokens = 0

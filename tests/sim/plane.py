@@ -6,6 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from ntmd.dataplane.simple import SimplePlane
 from ntmd.node.commands import ConfigureDevice
+from ntmd.proto.crypto import Aead
+from ntmd.proto.errors import ProtocolError
+from ntmd.proto.frame import HEADER_SIZE, nonce_of
+from ntmd.proto.plane import DataKey, InstallTunnel
 from ntmd.proto.types import Endpoint, Path
 from tests.sim.clock import Timer
 
@@ -21,6 +25,7 @@ class SimPlane:
         self._plane = SimplePlane(node.inner.address or None)
         self._timer: Timer | None = None
         self._closed = False
+        self._keys: dict[tuple[int, bytes], DataKey] = {}
 
     @property
     def drops(self) -> dict[str, int]:
@@ -33,6 +38,8 @@ class SimPlane:
 
     def command(self, command: Any) -> None:
         """InstallTunnel, SwitchPath, RemoveTunnel, ReleaseParked."""
+        if isinstance(command, InstallTunnel) and command.entry.send is not None:
+            self._keys[command.entry.send.slot, command.entry.send.key] = command.entry.send
         self._send(self._plane.apply(command, self._now))
         self._after()
 
@@ -60,9 +67,20 @@ class SimPlane:
 
     def _send(self, datagrams: list[tuple[bytes, Path]]) -> None:
         for data, path in datagrams:
-            nonce = (data[:4] + data[8:16], b"")
-            self._node.nonces[nonce] += 1
+            self._note(data)
             self._node.send(path.socket, data, path.remote)
+
+    def _note(self, data: bytes) -> None:
+        """Write down which key and nonce sealed a datagram, found by opening it again."""
+        for (slot, key), entry in self._keys.items():
+            if slot == data[1]:
+                try:
+                    Aead(entry.suite, key).open(nonce_of(data), data[HEADER_SIZE:])
+                except ProtocolError:
+                    continue
+                self._node.sealed.setdefault((key, nonce_of(data)), set()).add(data[HEADER_SIZE:])
+                return
+        raise AssertionError("sealed under a key that was never installed")
 
     def _after(self) -> None:
         for reply in self._plane.take_replies():
