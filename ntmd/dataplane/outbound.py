@@ -305,12 +305,7 @@ class Outbound:
         size, done, full = part
         head = len(template)
         width = head + size + OVERHEAD
-        room = min(self.segments, RUN_BYTES // width, VIEWS)
-        if self._fill and (
-            tunnel is not self._tunnel or width != self._size or self._count >= room
-        ):
-            self.flush(now)
-        count = min(full - done, room - self._count, VIEWS - done)
+        count = min(full - done, self._space(tunnel, width, now), VIEWS - done)
         if count <= 0 or sender.counter + count >= timing.COUNTER_REKEY:
             return 0
         if not self._fill:
@@ -340,6 +335,15 @@ class Outbound:
         sender.counter = counter
         self._fill, self._count = fill, slots + count
         return count
+
+    def _space(self, tunnel: Tunnel, width: int, now: float) -> int:
+        """How many datagrams of ``width`` bytes the run takes; one that takes none is sent."""
+        room = min(self.segments, RUN_BYTES // width, VIEWS)
+        if self._fill and (
+            tunnel is not self._tunnel or width != self._size or self._count >= room
+        ):
+            self.flush(now)
+        return room - self._count
 
     # ------------------------------------------------------------------ sealing
 
