@@ -143,6 +143,12 @@ def _join(invocation: Invocation, files: NodeFiles, progress: Progress) -> None:
 
 
 def _serve(invocation: Invocation, files: NodeFiles, progress: Progress) -> None:
+    if invocation.settings.plane == "native":
+        raise Complaint(
+            "the native data plane is not installed.",
+            "--plane native was asked for, so nothing else is used in its place.",
+            "Use --plane auto or --plane python.",
+        )
     slim()
     import asyncio
 

@@ -308,6 +308,12 @@ def test_a_user_without_the_capability(tmp_path: Path) -> None:
     expect("no-capability", "up", "--state", tmp_path, prefix=prefix)
 
 
+@provokes("plane-native")
+def test_a_plane_that_is_not_there(tmp_path: Path) -> None:
+    enrolled(tmp_path, Endpoint("10.1.0.9", 4330))
+    expect("plane-native", "up", "--state", tmp_path, "--plane", "native")
+
+
 @provokes("interface-foreign")
 @pytest.mark.e2e
 def test_an_interface_of_that_name_that_is_not_ours(tmp_path: Path) -> None:
