@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -39,6 +40,8 @@ from ntmd.runtime.statefiles import make_directory
 
 RENEW_EVERY = 6 * 3600.0  # seconds between looks at the certificates
 OWN_TOKEN_MS = 60_000
+REGISTRATION_WAIT = 3.0  # seconds that "ready" waits for the relay's registration
+REGISTRATION_LOOK = 0.05
 Result = TypeVar("Result")
 
 log = journal(__name__)
@@ -91,6 +94,7 @@ class Serving:
         try:
             await self._start()
             await self._health.start(self._health_port())
+            await self._registered()
             self.ready = True
             click.echo(self._ready_line())
             self._background(self._keep_renewed())
@@ -125,6 +129,15 @@ class Serving:
         await role.start()
         self.running[name] = role
         self._background(self._watch(name, role))
+
+    async def _registered(self) -> None:
+        """Give the relay a moment to find its coordinator, so that the first node hears of it."""
+        relay = self.running.get("rs")
+        for _ in range(int(REGISTRATION_WAIT / REGISTRATION_LOOK)):
+            if relay is None or self._ending.is_set() or relay.metrics().get("registered"):
+                return
+            await asyncio.sleep(REGISTRATION_LOOK)
+        log.warning("the relay has not reached its coordinator yet; it goes on trying")
 
     async def _watch(self, name: str, role: Role) -> None:
         try:
@@ -282,6 +295,7 @@ async def _blocking(what: Callable[..., Result], *arguments: Any) -> Result:
 def serve(settings: Settings, roles: tuple[str, ...]) -> None:
     """Run ``roles`` in this process until a signal; Complaint if that is impossible."""
     check_path(settings.admin_socket)
+    os.umask(0o077)  # databases are made by libraries that do not ask for a mode
     make_directory(Path(settings.data))
 
     async def run() -> None:
