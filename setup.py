@@ -30,6 +30,7 @@ DEV = [
     "ruff>=0.14",
     "mypy>=1.19",
     "import-linter>=2.6",
+    "pg8000>=1.31",
 ]
 
 setup(
