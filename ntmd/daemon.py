@@ -152,8 +152,8 @@ class Daemon:
     # ------------------------------------------------------------------ events
 
     def _network_changed(self, event: NetworkChanged) -> None:
+        self._driver.post(event)  # first: whoever moves is in a hurry
         self._names.refresh()
-        self._driver.post(event)
 
     def _plane_event(self, event: Any) -> None:
         if isinstance(event, DeviceFailed) and not self._stopping:
