@@ -78,7 +78,10 @@ while due < end:
     due += interval
     time.sleep(max(0, due - time.monotonic()))
 for _ in range(3):
-    client.send(b"end")
+    try:
+        client.send(b"end")
+    except ConnectionRefusedError:  # it has ended already
+        break
     time.sleep(0.3)
 print(number)
 """
