@@ -133,6 +133,10 @@ def _ipv4(caller: Side, called: Side) -> tuple[Way, bool, str]:
         return Way.DIRECT, True, "caller is open"
     caller_hard, called_hard = caller.mapping in _HARD, called.mapping in _HARD
     if caller_hard and called_hard:
+        if _lets_in(called, caller):
+            return Way.PUNCH, False, "the called end's filter is open"
+        if _lets_in(caller, called):
+            return Way.PUNCH, True, "the caller's filter is open"
         return Way.RELAY, False, "both mappings depend on the destination"
     if not caller_hard and not called_hard:
         return Way.PUNCH, False, "both can be punched"
@@ -145,6 +149,13 @@ def _ipv4(caller: Side, called: Side) -> tuple[Way, bool, str]:
 def _open(side: Side) -> bool:
     """Whether anybody may send to a candidate of this end, whoever it sent to before."""
     return side.mapping not in _HARD and side.filtering in _OPEN
+
+
+def _lets_in(one: Side, other: Side) -> bool:
+    """Both mappings depend on the destination: ``one`` takes anything at the endpoint that we saw,
+    and ``other`` takes the answer, which comes from another port of the same address."""
+    exact = NatFiltering.ADDRESS_AND_PORT_DEPENDENT
+    return one.filtering in _OPEN and other.filtering is not exact
 
 
 def _families(side: Side) -> set[int]:
