@@ -11,7 +11,7 @@ the two macs and the cookie of handshake datagrams (C11).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ntmd.proto.crypto import Aead, dh, equal, hkdf, hmac256, public_key, sha256
 from ntmd.proto.errors import ProtocolError
@@ -35,13 +35,13 @@ NO_PSK = bytes(32)
 class SessionSecrets:
     """What a finished handshake gives: keys by direction (i: initiator's), resumption, binding."""
 
-    data_i: bytes
-    data_r: bytes
-    ctl_i: bytes
-    ctl_r: bytes
-    resume: bytes
+    data_i: bytes = field(repr=False)
+    data_r: bytes = field(repr=False)
+    ctl_i: bytes = field(repr=False)
+    ctl_r: bytes = field(repr=False)
+    resume: bytes = field(repr=False)
     binding: bytes  # the handshake hash
-    split: tuple[bytes, bytes]  # Noise's own transport keys; only test vectors use them
+    split: tuple[bytes, bytes] = field(repr=False)  # Noise's own keys; only test vectors use them
 
 
 def prologue(suite: Suite, platform_id: bytes, role: Role, name: str) -> bytes:

@@ -116,3 +116,39 @@ def test_cookie_round_trip_needs_the_trigger() -> None:
     assert noise.open_cookie(sealed, public, bytes([1] * 16)) == cookie
     with pytest.raises(ProtocolError):
         noise.open_cookie(sealed, public, bytes([2] * 16))
+
+
+def test_secrets_do_not_print_themselves() -> None:
+    caller, called = pair()
+    called.read_message1(caller.write_message1(b""))
+    _, secrets = called.write_message2(b"", noise.NO_PSK, bytes([4] * 32))
+    shown = repr(secrets)
+    for key in (secrets.data_i, secrets.ctl_r, secrets.resume, *secrets.split):
+        assert repr(key) not in shown
+
+
+@pytest.mark.parametrize("suite", list(Suite))
+def test_a_changed_message_fails_wherever_it_was_changed(suite: Suite) -> None:
+    caller, called = pair(suite)
+    message1 = caller.write_message1(b"hello")
+    for at in range(len(message1)):
+        bent = message1[:at] + bytes((message1[at] ^ 1,)) + message1[at + 1 :]
+        with pytest.raises(ProtocolError):
+            pair(suite)[1].read_message1(bent)
+    called.read_message1(message1)
+    message2, _ = called.write_message2(b"ok", noise.NO_PSK, bytes([4] * 32))
+    for at in range(len(message2)):
+        bent = message2[:at] + bytes((message2[at] ^ 1,)) + message2[at + 1 :]
+        with pytest.raises(ProtocolError):
+            caller.read_message2(bent)
+    assert caller.read_message2(message2)[0] == b"ok"
+
+
+@pytest.mark.parametrize("size", [0, 31, 32, 47, 48, 95])
+def test_short_messages(size: int) -> None:
+    caller, called = pair()
+    caller.write_message1(b"")
+    with pytest.raises(ProtocolError):
+        called.read_message1(bytes(size))
+    with pytest.raises(ProtocolError):
+        caller.read_message2(bytes(min(size, 47)))
