@@ -33,11 +33,12 @@ class DcIdentity:
 class Platform:
     """One CA and everything it has issued. Deterministic: keys come from the world's seed."""
 
-    def __init__(self, clock: Clock, name: str = "platform") -> None:
+    def __init__(self, clock: Clock, name: str = "platform", *, epoch_ms: int = EPOCH_MS) -> None:
+        self._epoch_ms = epoch_ms
         self._dice: Random = clock.stream(f"keys {name}")
         self._ca_private = self._dice.randbytes(32)
         self.ca = certs.make_ca(
-            self._ca_private, EPOCH_MS - DAY_MS, EPOCH_MS + 3650 * DAY_MS, self._serial()
+            self._ca_private, epoch_ms - DAY_MS, epoch_ms + 3650 * DAY_MS, self._serial()
         )
         self.id = certs.platform_id_of(self.ca)
         self.anchor = certs.Anchor(
@@ -100,7 +101,7 @@ class Platform:
         days: float,
         ago: float = 0.0,
     ) -> bytes:
-        begin = EPOCH_MS - int(ago * DAY_MS)
+        begin = self._epoch_ms - int(ago * DAY_MS)
         return certs.issue(
             self._ca_private,
             self.id,
