@@ -25,7 +25,14 @@ from ntmd.proto.errors import ProtocolError
 from ntmd.proto.timing import CLOCK_COMPLAINT
 from ntmd.proto.types import Endpoint
 from ntmd.runtime.complaints import Complaint, Exit
-from ntmd.runtime.enrolment import Coordinator, Enrolment, decode, encode
+from ntmd.runtime.enrolment import (
+    DIRECTORY_PROOF,
+    SIGN_PROOF,
+    Coordinator,
+    Enrolment,
+    decode,
+    encode,
+)
 
 if TYPE_CHECKING:
     import ssl
@@ -33,8 +40,6 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT = 5.0  # seconds
 ANSWER_MAX = 8 << 20
-SIGN_PROOF = b"ntm pop sign 1"
-DIRECTORY_PROOF = b"ntm directory 1"
 FRAGMENT = re.compile(r"v=1&ca=([0-9a-f]{64})(?:&k=([A-Za-z0-9_-]{16,128}))?\Z")
 
 

@@ -21,6 +21,8 @@ SCHEMA = 1
 NAME_MAX = 128  # octets of an FQDN (rule C8)
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 ROLES = ("node", "dc", "rs")
+SIGN_PROOF = b"ntm pop sign 1"  # label of what an Ed25519 key signs to prove its possession
+DIRECTORY_PROOF = b"ntm directory 1"  # label of what a coordinator signs to get the directory
 
 
 def is_domain(name: str) -> bool:

@@ -33,8 +33,7 @@ from ntm_as.requests import binary, short, texts
 from ntm_as.tables import Member, Tables, Token
 from ntmd.proto import certs
 from ntmd.proto.crypto import ed25519_verify, public_key, sha256
-from ntmd.runtime.account import DIRECTORY_PROOF, SIGN_PROOF
-from ntmd.runtime.enrolment import encode
+from ntmd.runtime.enrolment import DIRECTORY_PROOF, SIGN_PROOF, encode
 
 EXCHANGES = 4096
 EXCHANGE_LIFETIME = 60.0  # seconds

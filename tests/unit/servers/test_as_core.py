@@ -20,8 +20,7 @@ from ntm_as.tables import Account
 from ntmd.proto import certs
 from ntmd.proto.crypto import ed25519_public, ed25519_sign, public_key, sha256
 from ntmd.proto.types import Role
-from ntmd.runtime.account import DIRECTORY_PROOF, SIGN_PROOF
-from ntmd.runtime.enrolment import decode, encode
+from ntmd.runtime.enrolment import DIRECTORY_PROOF, SIGN_PROOF, decode, encode
 from tests.unit.servers.as_memory import MemoryStore
 from tests.unit.servers.as_stores import KINDS, opened
 
