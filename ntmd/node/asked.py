@@ -12,7 +12,7 @@ from ntmd.node.registration import Registration
 from ntmd.node.relays import Relays
 from ntmd.node.status import Status
 from ntmd.node.steering import Steering
-from ntmd.node.tunnel import Failed, word
+from ntmd.node.tunnel import Asleep, Failed, word
 from ntmd.node.tunnels import Tunnel, Tunnels
 from ntmd.proto.certs import parse_leaf
 from ntmd.proto.errors import ProtocolError
@@ -45,7 +45,7 @@ class Asked:
         self._common, self._names, self._tunnels = common, names, tunnels
         self._steering, self._prober, self._registration = steering, prober, registration
         self._relays, self._journal, self._status = relays, journal, status
-        self._cancelled: set[int] = set()
+        self._pings: dict[int, None] = {}
         journal.followers.append(self._tell_followers)
         self._followers: list[int] = []
 
@@ -77,6 +77,7 @@ class Asked:
         number = event.arguments.get("of", event.token)
         for name in ("watch", "ping"):
             self._common.timers.cancel((name, number))
+        self._pings.pop(number, None)
         if number in self._followers:
             self._followers.remove(number)
 
@@ -164,6 +165,7 @@ class Asked:
         if name == self._common.identity.name:
             self._fail(event.token, f"{name} is this node itself.", REFUSED)
             return
+        self._pings[event.token] = None
         self._when_known(event, name, lambda _, at: self._one_ping(event, name, 1, at), now)
 
     def _one_ping(self, event: UserAsked, name: str, seq: int, now: float) -> None:
@@ -184,6 +186,8 @@ class Asked:
             tunnel.handle, path, now, won, lost=lost, ladder=PING_LADDER, purpose="ping"
         )
         tunnel.busy_at = now
+        if path.relayed and isinstance(tunnel.state, Asleep):
+            self._steering.explore(tunnel, now)
 
     def _ping_line(self, tunnel: Tunnel, seq: int, proof: Proof) -> dict[str, Any]:
         return {
@@ -195,12 +199,16 @@ class Asked:
     def _answered(
         self, event: UserAsked, name: str, seq: int, line: dict[str, Any], now: float
     ) -> None:
+        if event.token not in self._pings:
+            return  # the client hung up
         count = _number(event.arguments.get("count"), 4)
         interval = max(0.05, _number(event.arguments.get("interval"), 1.0))
         direct = line.get("path", {}).get("kind") == "direct"
         last = bool(count and seq >= count) or bool(event.arguments.get("until_direct") and direct)
         self._answer(event.token, line, last)
-        if not last:
+        if last:
+            del self._pings[event.token]
+        else:
             self._common.timers.set(
                 ("ping", event.token),
                 now + interval,

@@ -57,6 +57,14 @@ class Common:
         """The platform's /48, which never carries a tunnel (rule S9)."""
         return next(iter(self.trust.anchors.values())).network
 
+    def domains(self) -> tuple[str, ...]:
+        """The platform's domains that are known here, the own one first.
+
+        Both the account server and the coordinator name them; either may know one later.
+        """
+        home = self.home
+        return tuple(dict.fromkeys((home.domain, *home.domains, *self.memory.domains)))
+
     def refuse(self, error: ProtocolError) -> None:
         """A peer broke a rule somewhere outside the engine: count it."""
         self.counters[error.kind] += 1

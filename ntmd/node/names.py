@@ -84,8 +84,7 @@ class Names:
 
     def ours(self, name: str) -> bool:
         """Whether the name lies under one of the platform's domains."""
-        home = self._common.home
-        domains = dict.fromkeys((home.domain, *home.domains, *self._common.memory.domains))
+        domains = self._common.domains()
         return any(name.endswith("." + domain) for domain in domains)
 
     def known(self, name: str, address: bytes, now: float) -> None:

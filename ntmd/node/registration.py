@@ -84,7 +84,7 @@ class Registration:
             return
         network = self._common.virtual_network()
         dns = (int(network.network_address) + DNS_HOST).to_bytes(16, "big")
-        domains = memory.domains or self._common.home.domains or (self._common.home.domain,)
+        domains = self._common.domains()
         wish = ConfigureDevice(
             memory.address, dns, str(network), self._common.settings.mtu, domains
         )

@@ -8,8 +8,10 @@ import pytest
 
 from ntmd.node.tunnel import Open
 from ntmd.proto.certs import parse_leaf
-from ntmd.proto.messages import RouteInfo
-from ntmd.proto.types import NatFiltering, NatMapping
+from ntmd.proto.io import UserAsked
+from ntmd.proto.messages import CandidateField, RouteInfo
+from ntmd.proto.timing import DIRECTION_BYTES
+from ntmd.proto.types import Endpoint, NatFiltering, NatMapping
 from tests.sim.nat import FULL_CONE, PORT_RESTRICTED, SYMMETRIC
 from tests.unit.node.lab import Lab, LabNode
 
@@ -291,3 +293,59 @@ def test_the_same_seed_gives_the_same_datagrams() -> None:
     first, second = run(), run()
     assert first == second
     assert len(first) > 10
+
+
+def test_a_ping_ends_when_its_client_hangs_up() -> None:
+    lab = Lab()
+    laptop, desk = pair(lab)
+    connected(lab, laptop, desk)
+    pong = laptop.ask("ping", name=DESK, count=0, interval=0.1)
+    lab.run(0.55)
+    heard = len(pong)
+    assert heard >= 3
+    laptop.post(UserAsked(laptop._tokens, "cancel", {}))
+    lab.run(2.0)
+    assert len(pong) == heard
+
+
+def test_status_watch_and_followed_handovers_go_on_until_cancelled() -> None:
+    lab = Lab()
+    laptop, desk = pair(lab)
+    connected(lab, laptop, desk)
+    shown = laptop.ask("status", watch=True)
+    first = laptop._tokens
+    followed = laptop.ask("handovers", follow=True)
+    lab.run(2.5)
+    assert len(shown) == 3
+    assert not shown[-1].last
+    laptop.host.move("eth0", lab.world.internet)
+    lab.run(7.0)
+    assert followed[-1].result["handovers"][0]["peer"] == DESK
+    laptop.post(UserAsked(first, "cancel", {}))
+    count = len(shown)
+    lab.run(3.0)
+    assert len(shown) == count
+
+
+def test_a_hostile_coordinator_cannot_make_a_node_flood_a_victim() -> None:
+    lab = Lab()
+    laptop, _ = pair(lab)
+    victim = CandidateField(2, Endpoint("198.18.99.1", 4444))
+    lab.tamper = lambda route: replace(
+        route,
+        candidates=tuple(CandidateField(2, Endpoint("198.18.99.1", 4000 + n)) for n in range(16)),
+        grants=(),
+    )
+    hit = []
+    lab.world.internet.taps.append(
+        lambda p: hit.append(len(p.data)) if p.destination.host == victim.endpoint.host else None
+    )
+    begun = lab.world.clock.now
+    for _ in range(30):
+        laptop.resolve(DESK)
+        lab.run(2.0)
+    minutes = (lab.world.clock.now - begun) / 60 + 1
+    assert hit
+    openers = 16 * 3 * 32 * 30
+    assert sum(hit) <= DIRECTION_BYTES * minutes + openers
+    assert laptop.core.common.counters["contact_budget"] > 0 or sum(hit) < DIRECTION_BYTES
