@@ -19,7 +19,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from ntmd.proto import messages, timing
+from ntmd.proto import messages, structs, timing
 from ntmd.proto.fields import Range, Size
 from ntmd.proto.frame import Kind
 from ntmd.proto.messages import AnswerPayload, CallPayload, Message, Reply, Request
@@ -102,11 +102,10 @@ def message_table() -> str:
 
 def struct_table() -> str:
     """What messages are made of."""
-    tagged = {CallPayload, AnswerPayload, *get_args(Message)}
     found = [
         cls
-        for cls in vars(messages).values()
-        if is_dataclass(cls) and cls not in tagged and cls.__module__ == messages.__name__
+        for cls in vars(structs).values()
+        if is_dataclass(cls) and cls.__module__ == structs.__name__
     ]
     rows = [(name, text, what) for _, name, _, text, what in struct_rows(found)]  # type: ignore[arg-type]
     return table(("Struct", "Fields in order", "Meaning"), rows)
