@@ -1,7 +1,7 @@
 """Coverage-guided search: ``python -m tests.fuzz.fuzz TARGET [libFuzzer options]``.
 
 Needs atheris, which is no dependency: ``pip install atheris``. What it finds worth keeping goes to
-``tests/fuzz/corpus/TARGET/``; a failing input goes there too, with the repair.
+``tests/fuzz/corpus/TARGET.hex``, a line each; a failing input goes there too, with the repair.
 """
 
 from __future__ import annotations

@@ -172,8 +172,9 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
 
 def samples(name: str) -> list[bytes]:
     """Where a search begins: golden vectors, and what earlier searches found."""
-    folder = Path(__file__).parent / "corpus" / name
-    found = [path.read_bytes() for path in sorted(folder.glob("*"))] if folder.is_dir() else []
+    kept = Path(__file__).parent / "corpus" / f"{name}.hex"  # one input per line
+    lines = kept.read_text(encoding="ascii").splitlines() if kept.is_file() else []
+    found = [bytes.fromhex(line) for line in lines]
     return golden().get(name, []) + found
 
 
