@@ -18,7 +18,7 @@ test-setup:
 	@.ci/setup test
 
 check: test-setup
-	$(PY) -m ruff check .
+	$(PY) -m ruff check --no-cache .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	.venv/bin/lint-imports --no-logo

@@ -16,7 +16,6 @@ from ntmd.runtime.statefiles import damaged
 
 if TYPE_CHECKING:
     from ntm_dc.shell import DcServer
-
     from ntm_rs.shell import RsServer
 
 ABLE = int(Capability.SUITE_AES_GCM | Capability.SUITE_CHACHA | Capability.WIRE_1)
