@@ -85,7 +85,8 @@ class StubResolver:
         if answer.address is not None:
             self._remember(answer.address, held.name)
         for question, reply in held.waiting:
-            reply(dnswire.reply(question, code, records))
+            mine = () if question.kind == dnswire.A else records
+            reply(dnswire.reply(question, code, mine))
 
     def close(self) -> None:
         """Stop serving; what is held is not answered."""
@@ -133,7 +134,10 @@ class StubResolver:
 
     def _platform_name(self, question: dnswire.Question, back: Reply) -> None:
         self.counters["dns_own"] += 1
-        if question.kind not in (dnswire.AAAA, dnswire.ANY) or question.name in self.domains:
+        # Programs ask A and AAAA together, and an empty answer to one hides the other's failure:
+        # so both wait for the same verdict, although there never is an A record.
+        held_kinds = (dnswire.AAAA, dnswire.ANY, dnswire.A)
+        if question.kind not in held_kinds or question.name in self.domains:
             back(dnswire.reply(question, dnswire.NOERROR))
             return
         token = self._token_of.get(question.name)

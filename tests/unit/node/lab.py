@@ -261,8 +261,16 @@ class Lab:
             stored=birth.stored,
         )
 
-    def node(self, name: str, network: Network | None = None) -> LabNode:
-        """A node named ``name``.home.test, started, in ``network`` (else the Internet)."""
+    def node(
+        self,
+        name: str,
+        network: Network | None = None,
+        domains: tuple[str, ...] = ("home.test",),
+    ) -> LabNode:
+        """A node named ``name``.home.test, started, in ``network`` (else the Internet).
+
+        ``domains`` are those that the account server named at enrolment.
+        """
         host = self.world.host(name)
         host.attach("eth0", network or self.world.internet, families=None if network else (4,))
         identity = self.platform.node(f"{name}.home.test", "home.test")
@@ -271,7 +279,7 @@ class Lab:
             self.dc_identity.peer,
             (Endpoint(self.address, DC_PORT),),
             self.dc_identity.sign_certificate,
-            ("home.test",),
+            domains,
         )
         node = LabNode(host, identity, self.platform, home)
         node.start()

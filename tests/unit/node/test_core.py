@@ -41,6 +41,14 @@ def test_a_node_registers_and_says_up() -> None:
     assert lab.dc.core.clients[LAPTOP].home_relay == "rs1.home.test"
 
 
+def test_a_domain_that_only_the_account_server_knows_is_served_too() -> None:
+    lab = Lab()
+    laptop = lab.node("laptop", domains=("lab.test", "home.test"))
+    lab.run(1.0)
+    assert laptop.core.common.memory.domains == ("home.test",)
+    assert laptop.device[-1].domains == ("home.test", "lab.test")
+
+
 def test_first_contact_is_direct_within_a_second_and_the_name_is_answered() -> None:
     lab = Lab()
     laptop, desk = pair(lab)

@@ -4,6 +4,7 @@ import asyncio
 import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import dns.message
 import dns.rcode
@@ -83,7 +84,7 @@ def story(tell: Callable[[Lab], Awaitable[None]]) -> None:
     ],
 )
 def test_a_platform_name_is_held_until_the_core_answers(
-    answer: dict[str, object], code: int, addresses: list[str]
+    answer: dict[str, Any], code: int, addresses: list[str]
 ) -> None:
     async def tell(lab: Lab) -> None:
         asking = asyncio.create_task(lab.ask("Desk.HOME.test"))
@@ -116,7 +117,31 @@ def test_two_questions_for_one_name_ask_the_core_once_and_get_both_answers() -> 
     story(tell)
 
 
-@pytest.mark.parametrize("kind", ["A", "MX", "HTTPS", "SSHFP", "SRV"])
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        ({"address": ADDRESS}, dns.rcode.NOERROR),
+        ({"address": None, "exists": False}, dns.rcode.NXDOMAIN),
+        ({"address": None}, dns.rcode.SERVFAIL),
+    ],
+)
+def test_a_question_for_ipv4_gets_the_same_verdict_and_no_address(
+    answer: dict[str, Any], code: int
+) -> None:
+    async def tell(lab: Lab) -> None:
+        four = asyncio.create_task(lab.ask("desk.home.test", "A"))
+        asked = await lab.wait_asked()
+        assert not four.done()
+        lab.stub.answered(NameAnswered(asked.token, **answer))
+        reply = await four
+        assert reply.rcode() == code
+        assert not reply.answer
+        assert len(lab.asked) == 1
+
+    story(tell)
+
+
+@pytest.mark.parametrize("kind", ["MX", "HTTPS", "SSHFP", "SRV"])
 def test_other_types_of_a_platform_name_are_empty_at_once(kind: str) -> None:
     async def tell(lab: Lab) -> None:
         reply = await lab.ask("desk.home.test", kind)
