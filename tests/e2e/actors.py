@@ -8,6 +8,7 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,16 @@ class Server:
         self.process: subprocess.Popen[Any] | None = None
         self.log = data.parent / f"{host.label}.log"
 
+    def words(self) -> list[str]:
+        """Which roles, and what only those are told."""
+        return ["all", "--domain", self.domain]
+
     def start(self, timeout: float = 30) -> float:
         """Start it; returns the seconds until it said ``ready``."""
         began = time.monotonic()
         with self.log.open("ab") as log:
             self.process = self.host.start(
-                str(BIN / "ntm-server"), "all", "--data", str(self.data), "--domain", self.domain,
+                str(BIN / "ntm-server"), *self.words(), "--data", str(self.data),
                 "--listen", ",".join(self.listen),
                 stdout=subprocess.PIPE, stderr=log, env={**os.environ, **ENV},
             )  # fmt: skip
@@ -52,7 +57,7 @@ class Server:
     def command(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Another ``ntm-server`` command on the same data directory."""
         return self.host.run(
-            str(BIN / "ntm-server"), words[0], "--data", str(self.data), *words[1:],
+            str(BIN / "ntm-server"), *words, "--data", str(self.data),
             env=ENV, check=check,
         )  # fmt: skip
 
@@ -72,6 +77,25 @@ class Server:
         assert self.process is not None
         self.process.terminate()
         return self.process.wait(timeout=15)
+
+
+class Part(Server):
+    """A server with one role, ``as``, ``dc`` or ``rs``; ``options`` are the role's own."""
+
+    def __init__(
+        self, host: Namespace, data: Path, role: str, listen: list[str], options: Sequence[str] = ()
+    ) -> None:
+        super().__init__(host, data, "", listen)
+        self.role, self.options = role, list(options)
+
+    def words(self) -> list[str]:
+        """The role and its options."""
+        return [self.role, *self.options]
+
+    def enrol(self, *words: str) -> str:
+        """The account server's join URL for another server."""
+        (line,) = self.command("enrol", *words).stdout.split()
+        return line
 
 
 class Node:
