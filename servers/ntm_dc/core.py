@@ -133,7 +133,12 @@ class DcCore:
         self.directions = Directions(
             common, self.registry, self.relays, self.recall, self.interdomain, self.abroad
         )
-        self.abroad.wire(self.directions.when_alive, self.directions.direct)
+        self.abroad.wire(
+            self.directions.when_alive,
+            self.directions.direct,
+            self.directions.hold,
+            self.directions.let_go,
+        )
         self.nodes = Nodes(
             common,
             self.registry,

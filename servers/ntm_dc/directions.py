@@ -9,7 +9,7 @@ one shared key, so that two nodes that call each other agree on it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ntm_dc.common import Buckets, Common
 from ntm_dc.decision import Decision, Side, Way, decide
@@ -36,7 +36,7 @@ class Direction:
     caller: Node
     target: tuple[str, bytes]
     waiting: list[MessageReceived]
-    pair: frozenset[bytes] = frozenset()
+    pair: tuple[bytes, bytes] = (b"", b"")
 
 
 @dataclass(slots=True)
@@ -269,25 +269,13 @@ class Directions:
         to_called = self.route(
             caller, decision.caller_candidates, shared, grants, decision, decision.called_starts
         )
-        to_caller = m.RouteInfo(
-            info.name,
-            info.certificate,
-            info.record,
-            info.dc_sign,
-            decision.called_candidates,
-            info.nat,
-            shared.id,
-            shared.secret,
-            grants,
-            True,
-            decision.way is Way.RELAY and bool(grants),
-            info.home_relay,
-        )
+        to_caller = _route_abroad(info, decision, shared, grants)
         self._say(direction, info.name, decision)
 
         def over(reply: m.Message | None, at: float) -> None:
             if isinstance(reply, m.RouteDirectionResponse) and reply.status == m.Status.OK:
-                self._succeed(direction, to_caller, at)
+                route = replace(to_caller, psk_id=shared.id, psk=shared.secret)
+                self._succeed(direction, route, at)
             elif isinstance(reply, m.RouteDirectionResponse):
                 self._fail(direction, status_of(reply.status), reply.text, at)
             else:
@@ -300,21 +288,38 @@ class Directions:
     # -------------------------------------------------------------- the end
 
     def _share(self, direction: Direction, one: bytes, two: bytes) -> Shared:
-        direction.pair = frozenset((one, two))
-        shared = self._shared.get(direction.pair)
+        direction.pair = (one, two)
+        shared = self._shared.get(frozenset(direction.pair))
         if shared is None:
             random = self._common.random
-            shared = self._shared[direction.pair] = Shared(random(16), random(32))
+            shared = self._shared[frozenset(direction.pair)] = Shared(random(16), random(32))
         shared.users += 1
         return shared
 
-    def _over(self, direction: Direction) -> list[MessageReceived]:
-        self._under_way.pop((direction.caller.name, *direction.target), None)
-        shared = self._shared.get(direction.pair)
+    def hold(self, one: bytes, two: bytes, domain: str, theirs: tuple[bytes, bytes]) -> Shared:
+        """Another coordinator directs this pair. If we are directing it too, the shared key of the
+        coordinator whose domain comes first counts. The caller lets go with :meth:`let_go`."""
+        pair = frozenset((one, two))
+        shared = self._shared.setdefault(pair, Shared(*theirs))
+        if shared.users:
+            self._common.counters["crossed_directions"] += 1
+            if domain < self._common.settings.domain:
+                shared.id, shared.secret = theirs
+        shared.users += 1
+        return shared
+
+    def let_go(self, one: bytes, two: bytes) -> None:
+        """A direction of this pair is over."""
+        pair = frozenset((one, two))
+        shared = self._shared.get(pair)
         if shared is not None:
             shared.users -= 1
             if shared.users <= 0:
-                del self._shared[direction.pair]
+                del self._shared[pair]
+
+    def _over(self, direction: Direction) -> list[MessageReceived]:
+        self._under_way.pop((direction.caller.name, *direction.target), None)
+        self.let_go(*direction.pair)
         return direction.waiting
 
     def _succeed(self, direction: Direction, route: m.RouteInfo, now: float) -> None:
@@ -356,6 +361,28 @@ class Directions:
             way=decision.way.name.lower(),
             why=decision.why,
         )
+
+
+def _route_abroad(
+    info: m.InformationResponse,
+    decision: Decision,
+    shared: Shared,
+    grants: tuple[m.RelayGrant, ...],
+) -> m.RouteInfo:
+    return m.RouteInfo(
+        info.name,
+        info.certificate,
+        info.record,
+        info.dc_sign,
+        decision.called_candidates,
+        info.nat,
+        shared.id,
+        shared.secret,
+        grants,
+        True,
+        decision.way is Way.RELAY and bool(grants),
+        info.home_relay,
+    )
 
 
 def _side(node: Node) -> Side:

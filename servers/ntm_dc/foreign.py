@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
 from ntm_dc.common import Buckets, Common
 from ntm_dc.decision import sift, strangers
@@ -22,9 +23,19 @@ from ntmd.proto.events import MessageReceived
 INFORMATION_TIMEOUT = 2.5
 RETRY_MS = 1_000
 
+
+class SharedKey(Protocol):
+    """The shared key of a pair; it may change while two coordinators direct the same pair."""
+
+    id: bytes
+    secret: bytes
+
+
 Answer = Callable[[int, str, float], None]
 WhenAlive = Callable[[Node, Callable[[bool, float], None], float], None]
 Direct = Callable[[Node, m.RouteInfo, Answer, float], None]
+Hold = Callable[[bytes, bytes, str, tuple[bytes, bytes]], SharedKey]
+LetGo = Callable[[bytes, bytes], None]
 Informed = Callable[[m.InformationResponse | tuple[m.Status, str], float], None]
 
 
@@ -38,10 +49,13 @@ class Abroad:
         self._per_dc = Buckets(common.settings.information_per_dc)
         self._when_alive: WhenAlive
         self._direct: Direct
+        self._hold: Hold
+        self._let_go: LetGo
 
-    def wire(self, when_alive: WhenAlive, direct: Direct) -> None:
-        """How to wait for a node of ours, and how to direct it."""
+    def wire(self, when_alive: WhenAlive, direct: Direct, hold: Hold, let_go: LetGo) -> None:
+        """How to wait for a node of ours, to direct it, and to agree on a shared key."""
         self._when_alive, self._direct = when_alive, direct
+        self._hold, self._let_go = hold, let_go
 
     # -------------------------------------------------------------- asking
 
@@ -159,14 +173,15 @@ class Abroad:
                 text = f"{node.name} is not online"
                 self._respond(event, request, m.Status.PEER_OFFLINE, text, at)
                 return
-            self._direct(
-                node,
-                checked,
-                lambda status, text, then: self._respond(
-                    event, request, status_of(status), text, then
-                ),
-                at,
-            )
+            pair = (node.key, caller.leaf.key)
+            shared = self._hold(*pair, dc.domain, (checked.psk_id, checked.psk))
+
+            def over(status: int, text: str, then: float) -> None:
+                self._let_go(*pair)
+                self._respond(event, request, status_of(status), text, then)
+
+            settled = replace(checked, psk_id=shared.id, psk=shared.secret)
+            self._direct(node, settled, over, at)
 
         self._when_alive(node, known, now)
 

@@ -58,6 +58,31 @@ def test_the_order_holds_with_loss_across_domains(seed: int) -> None:
         assert "caller told" not in ground.order
 
 
+@pytest.mark.parametrize("later", [0.0, 0.01])
+@pytest.mark.parametrize("known", [False, True])
+def test_two_ends_that_ask_at_once_can_meet(later: float, known: bool) -> None:
+    ground = Ground()
+    *_, laptop, desk = two_domains(ground)
+    if known:
+        laptop.ask(m.DirectionRequest(0, "desk.lab.test"))
+        desk.directed.clear()
+    held: list[tuple[Station, m.RouteDirection]] = []
+    for station in (laptop, desk):
+        station.respond = lambda request, at=station: held.append((at, request))  # type: ignore[misc]
+    ours = laptop.engine.ask(laptop.handle, m.DirectionRequest(0, "desk.lab.test"), ground.now)
+    ground.wait(later)
+    theirs = desk.engine.ask(desk.handle, m.DirectionRequest(0, "laptop.home.test"), ground.now)
+    ground.wait(0.02)
+    assert {station.identity.name for station, _ in held} == {"laptop.home.test", "desk.lab.test"}
+    for station, request in held:
+        reply = m.RouteDirectionResponse(request.id, 0)
+        station.engine.tell(station.handle, reply, ground.now)
+    ground.wait(0.5)
+    told = {laptop.replies[ours].route.psk, desk.replies[theirs].route.psk}
+    last = {laptop.directed[-1].route.psk, desk.directed[-1].route.psk}
+    assert len(told | last) == 1
+
+
 def test_the_second_call_asks_no_dns() -> None:
     ground = Ground()
     home, _, laptop, _ = two_domains(ground)

@@ -352,3 +352,24 @@ def test_status_tells_counts() -> None:
     assert answer.result["packets"] == 1
     assert answer.result["drops"] == {"unknown_leg": 1}
     assert answer.result["registered"] is True
+
+
+def test_two_moves_of_which_the_first_answer_was_lost_tell_every_former_id() -> None:
+    pair = Pair()
+    ground = pair.ground
+    path = Path(2, ground.relay_at(pair.a.at[2]))
+    ground.cut.add(pair.a.at[2])
+    pair.a.engine.ask(pair.a.handle, m.LegMove(0, 1), ground.now, path)
+    pair.a.work()
+    source, destination, data = ground.bus.pop()
+    ground.core.handle(DatagramReceived(data, 1, source), ground.now)  # heard, its answer lost
+    ground.pump()
+    reply = pair.a.ask(m.LegMove(0, 2), socket=1)
+    fresh = dict(reply.legs)
+    assert destination == ground.relay_at(source)
+    assert pair.leg_a in fresh
+    assert len(fresh) == 2
+    assert len(set(fresh.values())) == 1
+    pair.a.send(fresh[pair.leg_a])
+    pair.a.send(pair.leg_a)
+    assert len(pair.b.data()) == 2
