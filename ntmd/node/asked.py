@@ -6,7 +6,7 @@ from typing import Any
 
 from ntmd.node.common import Common
 from ntmd.node.journal import Journal
-from ntmd.node.names import Names, Wait
+from ntmd.node.names import Names, Refusal, Wait
 from ntmd.node.probing import Prober, Proof
 from ntmd.node.registration import Registration
 from ntmd.node.relays import Relays
@@ -220,6 +220,10 @@ class Asked:
     def _why(self, event: UserAsked, now: float) -> None:
         name = self._name(event)
         tunnel = self._tunnels.by_name(name)
+        refusal = self._names.refusals.get(name)
+        if tunnel is None and refusal is not None:
+            self._answer(event.token, self._why_refused(name, refusal, now))
+            return
         if tunnel is None:
             text = f"nothing is known of {name}: no program asked for it since this node is up."
             self._fail(event.token, f"{text} Try `ntmd ping {name}`.", REFUSED)
@@ -234,6 +238,25 @@ class Asked:
                 "advice": self._advice(tunnel),
             },
         )
+
+    def _why_refused(self, name: str, refusal: Refusal, now: float) -> dict[str, Any]:
+        """A peer that was asked for and never met."""
+        words = refusal.text or refusal.status.name.lower().replace("_", " ")
+        fact = {
+            "text": f"the last question for {name} failed: {words}",
+            "age_s": round(now - refusal.at, 1),
+        }
+        advice = {
+            Code.NO_SUCH_NAME: "check the name; names are full ones",
+            Code.COORDINATOR_UNREACHABLE: "try again; only a coordinator knows the way to who was"
+            " never met",
+        }
+        return {
+            "name": name,
+            "path": {"kind": "none"},
+            "facts": [*self._facts_here(now), fact],
+            "advice": [advice.get(refusal.status, f"look whether {name} is up, then try again")],
+        }
 
     def _facts_here(self, now: float) -> list[dict[str, Any]]:
         facts: list[dict[str, Any]] = []

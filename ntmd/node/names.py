@@ -14,6 +14,16 @@ from ntmd.proto.messages import Status
 from ntmd.proto.timing import NAME_ANSWER_WITHIN
 
 WAITING_NAMES = 512
+REFUSALS_KEPT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why there was no way to a name when it was last asked for."""
+
+    status: Status
+    text: str
+    at: float
 
 
 @dataclass(slots=True)
@@ -32,6 +42,7 @@ class Names:
     ) -> None:
         self._common, self._tunnels, self._want = common, tunnels, want
         self._waiting: dict[str, list[Wait]] = {}
+        self.refusals: dict[str, Refusal] = {}
 
     def asked(self, event: NameAsked, now: float) -> None:
         """A program asked the stub resolver."""
@@ -89,11 +100,16 @@ class Names:
 
     def known(self, name: str, address: bytes, now: float) -> None:
         """The way to ``name`` is known."""
+        self.refusals.pop(name, None)
         for wait in self._waiting.pop(name, []):
             wait.known(address, now)
 
     def unknown(self, name: str, status: Status, text: str, now: float) -> None:
         """There is no way to ``name``."""
+        self.refusals.pop(name, None)
+        self.refusals[name] = Refusal(status, text, now)
+        if len(self.refusals) > REFUSALS_KEPT:
+            del self.refusals[next(iter(self.refusals))]
         for wait in self._waiting.pop(name, []):
             wait.unknown(status, text, now)
 

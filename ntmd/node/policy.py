@@ -61,7 +61,9 @@ class NodePolicy:
 
     def _held(self, key: bytes, name: str, now: float) -> list[Psk]:
         tunnel = self._tunnels().by_key.get(key)
-        found = resumption_psks(self._common(), key, now)
+        known = self._common().memory.by_key(key)
+        same = known is not None and known.name == name
+        found = resumption_psks(self._common(), key, now) if same else []
         if tunnel is None or tunnel.peer.name != name or tunnel.direction is None:
             return found
         return [tunnel.direction, *found] if now < tunnel.direction_until else found

@@ -9,7 +9,7 @@ from ntmd.node.common import Common
 from ntmd.node.memory import KnownPeer, Resumption
 from ntmd.node.path import PathBook
 from ntmd.node.relays import Relays
-from ntmd.node.tunnel import Asleep, Awaiting, Closed, Input, Open, State, step
+from ntmd.node.tunnel import Asleep, Awaiting, Closed, Failed, Input, Open, State, step
 from ntmd.node.underlay import Underlay
 from ntmd.proto.events import Psk, SessionInfo
 from ntmd.proto.messages import RelayGrant, SeenCounters
@@ -25,6 +25,7 @@ from ntmd.proto.timing import PSK_RESUMPTION_LIFETIME
 from ntmd.proto.types import CandidateKind, Endpoint, Path, Peer
 
 ENDPOINTS_KEPT = 8
+TUNNELS_KEPT = 1024
 ACTIVE_STEP = 60_000  # "last active" is written no more often than this, ms
 
 
@@ -121,9 +122,17 @@ class Tunnels:
         older = self.by_name(peer.name)
         if older is not None:
             self.drop(older, now)
+        if len(self.by_key) >= TUNNELS_KEPT:
+            self._make_room(now)
         tunnel = Tunnel(next(self._numbers), peer, Closed(now))
         self.by_key[peer.key] = tunnel
         return tunnel
+
+    def _make_room(self, now: float) -> None:
+        """Too many peers: the one without a session that was busy longest ago leaves."""
+        idle = [t for t in self.by_key.values() if isinstance(t.state, Closed | Failed | Asleep)]
+        if idle:
+            self.drop(min(idle, key=lambda t: (t.busy_at, t.number)), now)
 
     def recall(self, known: KnownPeer, peer: Peer, now: float) -> Tunnel:
         """The tunnel to a peer known from before, with everything that was kept of it."""

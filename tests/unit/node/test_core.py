@@ -280,6 +280,28 @@ def test_ping_status_and_why_speak_of_the_path() -> None:
     assert resolved["vouched_by"]
 
 
+def test_why_speaks_of_a_name_that_was_refused() -> None:
+    lab = Lab()
+    laptop = lab.node("laptop")
+    lab.run(1.0)
+    laptop.resolve("x.home.test")
+    lab.run(3.0)
+    answered = laptop.ask("why", name="x.home.test")[0]
+    assert answered.exit_code == 0
+    why = answered.result
+    assert why["path"] == {"kind": "none"}
+    last = why["facts"][-1]
+    assert "the last question for x.home.test failed" in last["text"]
+    assert 0 < last["age_s"] <= 3.0
+    assert why["advice"] == ["check the name; names are full ones"]
+    for number in range(100):
+        laptop.resolve(f"x{number}.home.test")
+        lab.run(0.5)
+    assert len(laptop.core.names.refusals) == 64
+    assert laptop.ask("why", name="x.home.test")[0].exit_code == 1
+    assert laptop.ask("why", name="x99.home.test")[0].exit_code == 0
+
+
 def test_the_node_certificate_is_asked_for_anew_in_time() -> None:
     lab = Lab()
     laptop = lab.node("laptop")
