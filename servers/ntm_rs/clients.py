@@ -27,8 +27,6 @@ class Client:
     name: str
     holder: Holder
     seq: int = 0
-    moved: tuple[tuple[int, int], ...] = ()
-    moved_at: float = -1e9
 
 
 class Clients:
@@ -172,11 +170,10 @@ class Clients:
         if request.seq > client.seq:
             elsewhere = self._set_primary(client, event.path, event.path_id, request.seq, now)
             if elsewhere:
-                client.moved = self._rename(client, now)
-                client.moved_at = now
+                self._rename(client, now)
                 self.counters["leg_moves"] += 1
-        if request.seq == client.seq and now - client.moved_at < timing.OLD_LEG:
-            fresh = client.moved
+        if request.seq == client.seq:
+            fresh = _renamed(client)
         if request.seq == client.seq and request.also:
             self._duplicate(client, request, now)
         return m.LegMoved(request.id, client.seq, event.path.remote, fresh)
@@ -226,16 +223,12 @@ class Clients:
         path = Path(source.socket, source.remote)
         self._engine.tell(client.handle, m.Probe(source.nonce), now, path)
 
-    def _rename(self, client: Client, now: float) -> tuple[tuple[int, int], ...]:
-        pairs = []
+    def _rename(self, client: Client, now: float) -> None:
         for leg in client.holder.legs.values():
-            if not leg.open:
-                continue
-            fresh = self._engine.draw_index(now)
-            for index in self._table.rename(leg, fresh, now):
-                self._engine.free_index(index, now)
-            pairs.append((leg.old_id, fresh))
-        return tuple(pairs)
+            if leg.open:
+                fresh = self._engine.draw_index(now)
+                for index in self._table.rename(leg, fresh, now):
+                    self._engine.free_index(index, now)
 
     def _duplicate(self, client: Client, request: m.LegMove, now: float) -> None:
         holder = client.holder
@@ -243,3 +236,14 @@ class Clients:
             if source.path_id == request.also and source.validated:
                 holder.also = source
                 holder.also_until = now + min(request.for_ms / 1000, timing.DOUBT_SECONDS)
+
+
+def _renamed(client: Client) -> tuple[tuple[int, int], ...]:
+    """Every id that the node may still know, with the present one; latest moves first."""
+    pairs = [
+        (old, leg.id)
+        for leg in client.holder.legs.values()
+        if leg.open
+        for old in reversed(leg.old)
+    ]
+    return tuple(pairs[: timing.LEGS_PER_NODE])

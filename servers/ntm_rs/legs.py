@@ -20,6 +20,7 @@ from ntmd.proto.frame import HEADER_SIZE, Kind
 from ntmd.proto.types import Endpoint
 
 FORWARDED = frozenset(range(Kind.INITIATION, Kind.CONTROL + 1))
+OLD_IDS = 8  # of a leg that its node may still know, at most
 BURST_SECONDS = 0.25  # a leg may save up this much of its rate ...
 BURST_FLOOR = 131_072  # ... and never less than two full batches
 _SAME = [bytes((value,)) for value in range(256)]
@@ -101,8 +102,7 @@ class Leg:
     rate: int
     open: bool = True
     other: Leg | None = None
-    old_id: int = 0
-    old_until: float = 0.0
+    old: dict[int, float] = field(default_factory=dict)  # ids of before, and until when they hold
     closes: float | None = None  # end of the linger after the session's end
     tokens: float = BURST_FLOOR
     filled: float = 0.0
@@ -243,16 +243,21 @@ class LegTable:
         self._by_id[leg.id] = leg
 
     def rename(self, leg: Leg, fresh: int, now: float) -> list[int]:
-        """Give ``leg`` a fresh id; the old one holds for a while. Returns ids that are free now."""
-        freed = self._forget_old(leg)
-        leg.old_id, leg.old_until = leg.id, now + timing.OLD_LEG
+        """Give ``leg`` a fresh id; old ones hold for a while. Returns ids that are free now.
+
+        Several moves in a row leave several old ids: the node may know any of them, if an answer
+        was lost.
+        """
+        surplus = list(leg.old)[: max(0, len(leg.old) - OLD_IDS + 1)]
+        freed = self._forget_old(leg, surplus)
+        leg.old[leg.id] = now + timing.OLD_LEG
         leg.id = fresh
         self._by_id[fresh] = leg
         return freed
 
     def remove(self, leg: Leg) -> list[int]:
         """Forget a leg; returns the ids that are free now."""
-        freed = [leg.id, *self._forget_old(leg)]
+        freed = [leg.id, *self._forget_old(leg, list(leg.old))]
         self._by_id.pop(leg.id, None)
         leg.holder.legs.pop(leg.grant_id, None)
         pair = [other for other in self._pairs.get(leg.grant_id, []) if other is not leg]
@@ -277,19 +282,16 @@ class LegTable:
             if now >= leg.expires or (leg.closes is not None and now >= leg.closes):
                 freed += self.remove(leg)
                 continue
-            if leg.old_id and now >= leg.old_until:
-                freed += self._forget_old(leg)
+            freed += self._forget_old(leg, [old for old, end in leg.old.items() if now >= end])
             if leg.held:
                 self._forget_held(leg, now)
         return freed
 
-    def _forget_old(self, leg: Leg) -> list[int]:
-        if not leg.old_id:
-            return []
-        freed = leg.old_id
-        self._by_id.pop(freed, None)
-        leg.old_id = 0
-        return [freed]
+    def _forget_old(self, leg: Leg, ids: list[int]) -> list[int]:
+        for old in ids:
+            del leg.old[old]
+            self._by_id.pop(old, None)
+        return ids
 
 
 def _fault(data: bytes | memoryview, segment: int, count: int) -> str:
