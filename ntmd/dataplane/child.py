@@ -16,7 +16,7 @@ import sys
 from collections import deque
 from typing import Any
 
-from ntmd.dataplane.reference import ReferencePlane, boot_clock
+from ntmd.dataplane.reference import ReferencePlane
 from ntmd.dataplane.wire import MESSAGE_MAX, AskStats, SetOwnAddress, Start, Stats, pack, unpack
 from ntmd.proto import timing
 from ntmd.proto.io import SendFailed
@@ -49,7 +49,7 @@ class Child:
         """Until the daemon is gone."""
         plane, control = self._plane, self._control.fileno()
         while True:
-            if control in plane.turn(boot_clock()) and not self._commands():
+            if control in plane.turn() and not self._commands():
                 break
             for event in plane.take_events():
                 self._queue(event)

@@ -36,6 +36,7 @@ READS = 32  # from one descriptor before the others have their turn
 RECEIVE_SIZE = 65_536 + 2_112  # not a multiple of a page, so that buffers spread over the cache
 FAILED_INTERVAL = 0.25  # seconds between two SendFailed of one path
 SOCKET_ERRORS = 50  # in a row, then the socket counts as dead
+BUSY_LOOK = 0.02  # seconds: without a pause in the traffic we look this often at what is due
 LONGEST_SLEEP = 3600.0
 
 
@@ -91,36 +92,50 @@ class ReferencePlane:
         self._errors: Counter[int] = Counter()
         self._failed: dict[Path, float] = {}
         self._events: list[Any] = []
+        self._deadline = self._look_at = 0.0
         os.set_blocking(tun, False)
         self.epoll = select.epoll()
         self.epoll.register(tun, select.EPOLLIN)
 
     # ------------------------------------------------------------------ the loop
 
-    def turn(self, now: float) -> list[int]:
+    def turn(self) -> list[int]:
         """Wait for work, do it, and return the descriptors of others that are ready."""
+        ready = self.epoll.poll(0)
+        if not ready:
+            self._look_around(boot_clock())
+            ready = self.epoll.poll(self._sleep())
+        now = boot_clock()
+        self.work["turns"] += 1
         others = []
-        for descriptor, mask in self.epoll.poll(self._sleep(now)):
-            underlay = self._by_descriptor.get(descriptor)
-            if underlay is not None:
-                self._drain_socket(underlay, boot_clock())
-            elif descriptor == self._tun:
-                self._drain_tun(boot_clock(), mask)
+        for descriptor, mask in ready:
+            if descriptor == self._tun:
+                self._drain_tun(now, mask)
+            elif descriptor in self._by_descriptor:
+                self._drain_socket(self._by_descriptor[descriptor], now)
             else:
                 others.append(descriptor)
-        self._board.expire(boot_clock())
+        if now >= self._look_at:
+            self._look_around(now)
         return others
 
-    def _sleep(self, now: float) -> float:
-        if self._events or self._board.reports.waiting():
-            return 0.0
+    def _look_around(self, now: float) -> None:
+        """What is due: reports, old keys, packets that waited too long."""
+        self._board.expire(now)
+        self._events.extend(self._board.reports.take(now))
         deadline = self._board.deadline()
-        return LONGEST_SLEEP if deadline is None else max(0.0, deadline - now) + 0.001
+        self._deadline = LONGEST_SLEEP + now if deadline is None else deadline
+        self._look_at = now + BUSY_LOOK
+
+    def _sleep(self) -> float:
+        """Seconds until something is due; 0 while events wait to be taken."""
+        return 0.0 if self._events else max(0.0, self._deadline - boot_clock()) + 0.001
 
     def take_events(self) -> list[Any]:
         """Events since the last call, in order."""
+        if self._board.reports.waiting():
+            self._look_around(boot_clock())
         events, self._events = self._events, []
-        events.extend(self._board.reports.take(boot_clock()))
         return events
 
     # ------------------------------------------------------------------ commands
@@ -179,9 +194,11 @@ class ReferencePlane:
 
     def _drain_tun(self, now: float, mask: int) -> None:
         outbound, into, tun = self._board.outbound, self._into, self._tun
+        reads = 0
         try:
             for _ in range(READS):
                 outbound.packet(os.readv(tun, into) + self._before, now)
+                reads += 1
         except BlockingIOError:
             pass
         except OSError as error:
@@ -191,6 +208,7 @@ class ReferencePlane:
                 self.epoll.unregister(tun)
                 self._events.append(DeviceFailed(error.errno or 0, error.strerror or ""))
         outbound.flush(now)
+        self.work["tun_reads"] += reads
 
     def _send(self, run: memoryview, size: int, path: PlanePath) -> None:
         self.work["sends"] += 1

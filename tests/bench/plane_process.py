@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ntmd.dataplane.reference import ReferencePlane, boot_clock
+from ntmd.dataplane.reference import ReferencePlane
 from ntmd.dataplane.remote import PlaneProcess
 from ntmd.platform.linux.tun import open_tun
 from ntmd.proto.plane import InstallTunnel, OpenSocket
@@ -53,7 +53,7 @@ class Here:
             self._once()
 
     def _once(self) -> None:
-        self.plane.turn(boot_clock())
+        self.plane.turn()
         self.plane.take_events()
 
 
