@@ -164,6 +164,7 @@ def test_names_of_another_domain(domains: Domains) -> None:
     assert refused.returncode == 4
     assert f"no way to {DESK}: a coordinator does not answer" in refused.stderr
     assert "(lab.test: the DNS does not answer)" in refused.stderr
+    assert "the DNS does not answer" in laptop.ntmd("why", DESK).stdout
 
     domains.resolver.start()
     wait_for(lambda: reaches(laptop, DESK), 10)
