@@ -23,7 +23,16 @@ from ntmd.dataplane.packets import (
     total,
 )
 from ntmd.dataplane.switchboard import Switchboard
-from ntmd.proto.plane import InstallTunnel
+from ntmd.proto import timing
+from ntmd.proto.plane import (
+    CounterNearLimit,
+    DataKey,
+    InstallTunnel,
+    PlanePath,
+    RemoveTunnel,
+    SwitchPath,
+)
+from ntmd.proto.types import Endpoint, Path
 from tests.unit.dataplane.pair import AT_A, A, B, entry, ipv6, tcp_packet, udp_packet
 
 ARRIVAL = (1, AT_A.host, AT_A.port)
@@ -314,3 +323,69 @@ def test_sums_are_those_of_rfc_1071(length: int) -> None:
     padded = data + bytes(len(data) % 2)
     words = sum(struct.unpack(f">{len(padded) // 2}H", padded))
     assert total(data) == words % 65535
+
+
+def test_a_run_on_two_paths_differs_only_in_the_index() -> None:
+    wire = Wire()
+    relay = PlanePath(Path(2, Endpoint("2001:db8::9", 4500), 0xA1B2C3D4), 1500)
+    direct = entry("a").paths[0]
+    wire.a.apply(SwitchPath(5, (direct, relay)), 0.0)
+    vnet, packet = super_packet(TCP, bytes(1348 * 47), 1348, 1, 0x18)
+    for _ in range(2):
+        wire.out(vnet, packet)
+    wire.a.outbound.flush(1.0)
+    once, twice = wire.sent[0::2], wire.sent[1::2]
+    assert len(once) == len(twice) >= 2
+    for one, two in zip(once, twice, strict=True):
+        for left, right in zip(one, two, strict=True):
+            assert left[4:8] == (102).to_bytes(4, "big")
+            assert right[4:8] == (0xA1B2C3D4).to_bytes(4, "big")
+            assert left[:4] + left[8:] == right[:4] + right[8:]
+    wire.over(once)
+    assert wire.written == [vnet + packet] * 2
+
+
+def test_a_key_is_told_to_be_nearly_used_up_and_then_stops(monkeypatch) -> None:
+    monkeypatch.setattr(timing, "COUNTER_REKEY", 50)
+    monkeypatch.setattr(timing, "COUNTER_LIMIT", 100)
+    wire = Wire()
+    for _ in range(4):
+        wire.out(*super_packet(TCP, bytes(1000 * 30), 1000, 1, 0x18))
+    wire.a.outbound.flush(1.0)
+    counters = [int.from_bytes(each[8:16], "big") for run in wire.sent for each in run]
+    assert counters == list(range(1, 101))
+    assert wire.drops == {"out_counter_limit": 20}
+    assert wire.a.reports.take(1.0) == [CounterNearLimit(5, 1)]
+    wire.over(wire.sent)
+    assert wire.b.table.by_number[5].receive[2].window.distinct == 100
+    assert wire.drops == {"out_counter_limit": 20}
+
+
+def test_no_nonce_is_used_twice_whatever_the_core_does() -> None:
+    """Random installs, removals, rekeys and super-packets: (key, nonce) stay unique."""
+    dice = random.Random(4)
+    wire, used = Wire(), set()
+    sessions = {1: entry("a").send.key}
+    for _ in range(300):
+        what = dice.random()
+        if what < 0.1:
+            wire.a.apply(RemoveTunnel(5), 1.0)
+        elif what < 0.3:
+            session = dice.randrange(1, 5)
+            key = sessions.setdefault(session, dice.randbytes(32))
+            data = DataKey(2, entry("a").send.suite, key, session)
+            entry_ = dataclasses.replace(entry("a"), send=data, takes_partial=dice.random() < 0.7)
+            wire.a.apply(InstallTunnel(entry_), 1.0)
+        else:
+            tunnel = wire.a.table.by_number.get(5)
+            name = tunnel.send.number if tunnel and tunnel.send else None
+            wire.out(*super_packet(TCP, bytes(dice.randrange(1, 40_000)), 1200, 1, 0x18))
+            wire.a.outbound.flush(1.0)
+            if name is None:
+                wire.a.parking.release(B)
+            for each in (datagram for run in wire.sent for datagram in run):
+                nonce = (sessions[name], each[:4] + each[8:16])
+                assert nonce not in used
+                used.add(nonce)
+        wire.sent.clear()
+    assert len(used) > 2000
