@@ -93,9 +93,9 @@ class Common:
         self._timers: list[tuple[float, int, Callable[[float], None]]] = []
         self._serial = 0
         self._asked: dict[tuple[int, int], Answered] = {}
-        self.check_sign(sign_certificate, sign_private, int(wall_ms))
+        self.check_sign(sign_certificate, sign_private)
 
-    def check_sign(self, certificate: bytes, private: bytes, now_ms: int) -> None:
+    def check_sign(self, certificate: bytes, private: bytes) -> None:
         """Our own signing certificate must be for our key, domain and prefix; ValueError if not."""
         leaf = parse_leaf(certificate)
         if leaf.role is not Role.DC_SIGN or leaf.key != ed25519_public(private):

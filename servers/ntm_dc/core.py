@@ -169,7 +169,7 @@ class DcCore:
             case DirectoryUpdated():
                 self._directory(event, now)
             case CertificatesRenewed():
-                self._renewed(event, now)
+                self._renewed(event)
             case UserAsked():
                 self._asked(event, now)
             case SendFailed():
@@ -325,12 +325,12 @@ class DcCore:
                 self.engine.close(node.handle, now, m.CloseReason.REVOKED)
                 self.registry.ended(node.handle, now)
 
-    def _renewed(self, event: CertificatesRenewed, now: float) -> None:
+    def _renewed(self, event: CertificatesRenewed) -> None:
         common = self._common
+        common.check_sign(event.dc_sign, common.sign_private)
+        common.sign_certificate = event.dc_sign
         common.identity = replace(common.identity, certificates=event.certificates)
         self.engine.set_identity(common.identity)
-        common.check_sign(event.dc_sign, common.sign_private, common.platform_ms(now))
-        common.sign_certificate = event.dc_sign
 
     def _asked(self, event: UserAsked, now: float) -> None:
         answer: Any = None

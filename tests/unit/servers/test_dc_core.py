@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import replace
 
 import pytest
 
+from ntm_dc.values import CertificatesRenewed, DirectoryUpdated
 from ntmd.proto import messages as m
 from ntmd.proto.certs import parse_leaf
 from ntmd.proto.crypto import sha256
@@ -495,3 +497,56 @@ def test_the_operator_sees_and_forgets_nodes() -> None:
     assert dc.answers[5].exit_code == 1
     assert "laptop.home.test" not in dc.rows
     assert any(isinstance(event, PeerClosed) for event in laptop.events)
+
+
+# ------------------------------------------------------------------ certificates, determinism
+
+
+def test_a_revoked_node_is_shown_out_and_stays_out() -> None:
+    ground = Ground()
+    laptop, desk = pair(ground)
+    dc = ground.boxes[0]
+    gone = DirectoryUpdated((), (sha256(laptop.key),))
+    dc.core.handle(gone, ground.now)
+    ground.wait(0.5)
+    assert any(isinstance(event, PeerClosed) for event in laptop.events)
+    assert desk.ask(m.DirectionRequest(0, "laptop.home.test")).status == m.Status.PEER_OFFLINE
+    laptop.call()
+    ground.wait(2.0)
+    assert not laptop.engine.established(laptop.handle)
+    assert dc.events["certificate_revoked"] >= 1
+    assert desk.engine.established(desk.handle)
+
+
+def test_renewed_certificates_are_used_and_foreign_ones_are_not() -> None:
+    ground = Ground()
+    laptop, _ = pair(ground)
+    dc = ground.boxes[0]
+    given = dc.given
+    renewed = CertificatesRenewed(given.identity.certificates, given.sign_certificate)
+    dc.core.handle(renewed, ground.now)
+    assert laptop.ask(laptop.register()).dc_sign == given.sign_certificate
+    other = ground.platform.dc("dc.far.test", "far.test")
+    with pytest.raises(ValueError, match="not for the signing key"):
+        dc.core.handle(replace(renewed, dc_sign=other.sign_certificate), ground.now)
+
+
+def test_the_same_inputs_give_the_same_bytes() -> None:
+    def story(seed: int) -> list[tuple[Endpoint, bytes]]:
+        ground = Ground(seed, loss=0.1)
+        sent: list[tuple[Endpoint, bytes]] = []
+        put = ground.put
+        ground.put = lambda a, b, data: (sent.append((b, data)), put(a, b, data))[1]  # type: ignore[method-assign]
+        dc = ground.box("home.test", "198.51.100.1")
+        nodes = [ground.node(f"n{number}.home.test", dc) for number in range(4)]
+        for node in nodes:
+            node.join("192.168.1.5")
+        nodes[0].ask(m.DirectionRequest(0, "n3.home.test"), 5.0)
+        dc.start()
+        ground.wait(3.0)
+        return sent
+
+    first = story(3)
+    assert len(first) > 30
+    assert first == story(3)
+    assert first != story(4)
