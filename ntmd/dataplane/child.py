@@ -43,7 +43,7 @@ class Child:
         self._plane.epoll.register(control, select.EPOLLIN)
         self._urgent: deque[Any] = deque()
         self._others: deque[Any] = deque()
-        self._waiting: bytes | None = None  # a message the daemon had no room for
+        self._waiting: deque[bytes] = deque()  # messages the daemon had no room for yet
 
     def run(self) -> None:
         """Until the daemon is gone."""
@@ -53,7 +53,7 @@ class Child:
                 break
             for event in plane.take_events():
                 self._queue(event)
-            if self._urgent or self._others or self._waiting is not None:
+            if self._urgent or self._others or self._waiting:
                 self._tell()
         plane.close()
 
@@ -91,26 +91,20 @@ class Child:
     def _tell(self) -> None:
         """Send events while the daemon takes them; the rest waits for room."""
         try:
-            while self._waiting is not None or self._urgent or self._others:
-                if self._waiting is None:
-                    self._waiting = self._next()
-                self._control.send(self._waiting)
-                self._waiting = None
+            while self._waiting or self._urgent or self._others:
+                if not self._waiting:
+                    queue = self._urgent or self._others
+                    batch = [queue.popleft() for _ in range(min(BATCH, len(queue)))]
+                    self._waiting.extend(pack(batch))
+                self._control.send(self._waiting[0])
+                self._waiting.popleft()
             self._plane.epoll.modify(self._control, select.EPOLLIN)
         except BlockingIOError:
             self._plane.epoll.modify(self._control, select.EPOLLIN | select.EPOLLOUT)
         except OSError:
-            self._waiting = None  # the daemon is gone; the next turn reads the end
+            self._waiting.clear()  # the daemon is gone; the next turn reads the end
             self._urgent.clear()
             self._others.clear()
-
-    def _next(self) -> bytes:
-        queue = self._urgent or self._others
-        batch = [queue.popleft() for _ in range(min(BATCH, len(queue)))]
-        message, *rest = pack(batch)
-        for each in reversed(rest):
-            queue.extendleft(reversed(unpack(each)))
-        return message
 
 
 def main() -> None:

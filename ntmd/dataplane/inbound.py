@@ -76,7 +76,7 @@ class Inbound:
                 end = length
             if view[at] == data and OVERHEAD < end - at <= LARGEST_DATAGRAM:
                 self._data(view, at, end, now)
-            elif view[at] in OTHER_KINDS and end - at >= HEADER_SIZE:
+            elif view[at] in OTHER_KINDS and HEADER_SIZE <= end - at <= LARGEST_DATAGRAM:
                 self._up(bytes(view[at:end]), arrival[0], Endpoint(*arrival[1:]))
             else:
                 self._drops["in_malformed"] += 1

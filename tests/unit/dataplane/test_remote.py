@@ -10,6 +10,7 @@ from typing import Any
 
 from ntmd.dataplane import DataPlane
 from ntmd.dataplane.remote import PlaneProcess
+from ntmd.proto import timing
 from ntmd.proto.io import DatagramReceived, SendDatagram, SendFailed
 from ntmd.proto.plane import (
     CloseSocket,
@@ -131,7 +132,7 @@ def test_what_the_kernel_refuses_is_told() -> None:
     run(story)
 
 
-def test_a_busy_daemon_loses_reports_but_no_packets_and_no_order() -> None:
+def test_datagrams_for_the_core_keep_their_order() -> None:
     async def story(a: Side, b: Side) -> None:
         _, at_b = await connect(a, b)
         path = Path(1, at_b)
@@ -144,6 +145,28 @@ def test_a_busy_daemon_loses_reports_but_no_packets_and_no_order() -> None:
             event = await b.wait(DatagramReceived)
             numbers.append(int.from_bytes(event.data[16:20], "big"))
         assert numbers == list(range(3000))
+
+    run(story)
+
+
+def test_while_the_daemon_is_busy_packets_pass_and_events_are_bounded() -> None:
+    async def story(a: Side, b: Side) -> None:
+        _, at_b = await connect(a, b)
+        b.tun.setblocking(True)
+        b.tun.settimeout(PATIENCE)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as flood:
+            for i in range(10_000):  # nothing below lets the control loop run
+                flood.sendto(b"\x09" + bytes(1200), at_b)
+                if i % 500 == 499:
+                    a.tun.send(udp_packet(i.to_bytes(4, "big")))
+                    assert b.tun.recv(2000) == udp_packet(i.to_bytes(4, "big"))
+        b.tun.setblocking(False)
+        while b.plane.stats().gauges["receives"] < 1000:
+            await asyncio.sleep(0.01)
+        stats = b.plane.stats()
+        assert stats.drops["event_queue_full"] > 0
+        for _ in range(timing.PLANE_EVENTS):
+            assert isinstance(await b.wait(DatagramReceived), DatagramReceived)
 
     run(story)
 
