@@ -1,0 +1,136 @@
+"""The report: medians, paired ratios, and each goal with met or not met."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Row = dict[str, Any]
+OURS, BASE, RAW = "ntmd", "wireguard-go", "raw"
+LOADS = {
+    "tcp1_gbit_s": "TCP 1 flow, Gbit/s",
+    "tcp4_gbit_s": "TCP 4 flows, Gbit/s",
+    "tcp1_reverse_gbit_s": "TCP 1 flow back, Gbit/s",
+    "tcp4_reverse_gbit_s": "TCP 4 flows back, Gbit/s",
+    "udp64_pps": "UDP 64 B, packets/s at < 0.5 % loss",
+    "udp1200_pps": "UDP 1,200 B, packets/s at < 0.5 % loss",
+    "udp64_flood_pps": "UDP 64 B, packets/s arriving of a flood",
+    "cpu_s_per_gb": "CPU of both ends, s/GB (TCP 1 flow)",
+    "rss_mib": "RSS of one end under load, MiB",
+    "ping_ms": "ping, ms",
+}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median, least and most of the rounds."""
+
+    median: float
+    least: float
+    most: float
+
+    def __str__(self) -> str:
+        return f"{short(self.median)} ({short(self.least)} to {short(self.most)})"
+
+
+def short(value: float) -> str:
+    """A number as wide as it is precise."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Of at least one value."""
+    return Spread(statistics.median(values), min(values), max(values))
+
+
+def of(rows: Sequence[Row], kind: str, key: str) -> dict[int, float]:
+    """A figure by round."""
+    return {row["round"]: row[key] for row in rows if row["kind"] == kind and key in row}
+
+
+def paired(rows: Sequence[Row], key: str, base: str = BASE) -> Spread:
+    """ntmd's figure divided by the other's of the same round."""
+    own, other = of(rows, OURS, key), of(rows, base, key)
+    return spread([own[n] / other[n] if other[n] else 0.0 for n in own if n in other])
+
+
+def added(rows: Sequence[Row], kind: str) -> Spread:
+    """Milliseconds of ping that the tunnel adds to the raw path of the same round."""
+    own, raw = of(rows, kind, "ping_ms"), of(rows, RAW, "ping_ms")
+    return spread([own[n] - raw[n] for n in own if n in raw])
+
+
+def loads(rows: Sequence[Row]) -> list[str]:
+    """The table of the speed rounds, as Markdown."""
+    lines = [
+        "| median (range) | raw veth | wireguard-go | ntmd | ntmd / wireguard-go, paired |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for key, title in LOADS.items():
+        cells = []
+        for kind in (RAW, BASE, OURS):
+            found = list(of(rows, kind, key).values())
+            cells.append(str(spread(found)) if found else "-")
+        lines.append(f"| {title} | {' | '.join(cells)} | {paired(rows, key)} |")
+    lines.append(
+        f"| added to a ping, ms | - | {added(rows, BASE)} | {added(rows, OURS)} | - |",
+    )
+    return lines
+
+
+def goals(speed: Sequence[Row], road: Sequence[Row]) -> list[tuple[str, str, Spread, bool]]:
+    """Each goal that this run measures: what, the goal, the figure, whether the median meets it."""
+    found: list[tuple[str, str, Spread, bool]] = []
+
+    def add(what: str, goal: str, figure: Spread, met: Callable[[float], bool]) -> None:
+        found.append((what, goal, figure, met(figure.median)))
+
+    def waiting(what: str, key: str, limit: float) -> None:
+        figure = spread([row[key] for row in road])
+        add(what, f"<= {limit:,.0f} ms", figure, lambda value: value <= limit)
+
+    ratio = paired(speed, "tcp1_gbit_s")
+    add("TCP one flow / wireguard-go", ">= 1.2", ratio, lambda value: value >= 1.2)
+    ratio = paired(speed, "udp64_pps")
+    add("UDP 64 B packets/s / wireguard-go", ">= 1.5", ratio, lambda value: value >= 1.5)
+    weight = spread(list(of(speed, OURS, "rss_mib").values()))
+    add("RSS of a node under load (one tunnel), MiB", "<= 80", weight, lambda value: value <= 80)
+    waiting("ntmd up, later start", "up_later_ms", 1500)
+    waiting("first contact behind NATs, RTT 40 ms", "first_contact_ms", 260)
+    waiting("direct path after the first packet", "direct_ms", 1000)
+    waiting("hard move, mover sends 100/s: gap", "move_gap_ms", 100)
+    waiting("hard move, mover silent: gap", "silent_move_gap_ms", 300)
+    return found
+
+
+NOT_HERE = (
+    "Not measured by this run: RSS after 10 tunnels; the idle node (CPU over 300 s); first contact "
+    "between two domains; the move of an idle tunnel; relay (tests.bench.rs_bench) and coordinator "
+    "(tests.bench.dc_bench) throughput."
+)
+
+
+def report(setup: dict[str, Any], speed: Sequence[Row], road: Sequence[Row]) -> str:
+    """Everything a reader needs, as Markdown."""
+    lines = [f"- {key}: {value}" for key, value in setup.items()]
+    lines += [
+        "",
+        *loads(speed),
+        "",
+        "| goal | wanted | median (range) | |",
+        "| --- | --- | --- | --- |",
+    ]
+    for what, goal, figure, met in goals(speed, road):
+        lines.append(f"| {what} | {goal} | {figure} | {'met' if met else '**not met**'} |")
+    whole = spread([row["move_whole_gap_ms"] for row in road])
+    silent = spread([row["silent_move_whole_gap_ms"] for row in road])
+    lines += [
+        "",
+        "Gaps of a move count from the instant the new address is usable; with the time in which "
+        f"there was no network at all they are {whole} ms and {silent} ms.",
+        "",
+        NOT_HERE,
+    ]
+    return "\n".join(lines)
