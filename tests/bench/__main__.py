@@ -76,6 +76,7 @@ class Bed:
             "wireguard-go": f"{version}, MTU 1420",
             "iperf3": a.run("iperf3", "--version").stdout.split("(")[0].strip(),
             "congestion control": control,
+            "load average before": " ".join(f"{each:.1f}" for each in os.getloadavg()),
             "offloads of the veth": offloads(a.run("ethtool", "-k", "eth0", check=False).stdout),
         }
 
@@ -89,7 +90,7 @@ def offloads(text: str) -> str:
 
 def attempt(what: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Run it and say how it went."""
-    row = work()
+    row = {"load_before": os.getloadavg()[0], **work()}
     said = {key: value for key, value in row.items() if isinstance(value, (int, float))}
     print(
         f"{what}: {json.dumps({key: round(value, 2) for key, value in said.items()})}", flush=True

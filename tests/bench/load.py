@@ -17,7 +17,7 @@ from tests.e2e.lab.netns import CommandError, Namespace
 ROOT = Path(__file__).resolve().parents[2]
 LOSS = 0.005  # share of datagrams that may be missing
 STEPS = 6  # of the search for the highest rate
-STEP = 0.4  # seconds at one rate
+STEP = 0.3  # seconds at one rate
 IPERF_PORT = "5301"
 SILENT: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
