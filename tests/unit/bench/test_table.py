@@ -1,0 +1,49 @@
+"""The benchmark's report: a miss stays visible."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.bench.table import LOADS, Spread, paired, report, verdict
+
+WAITS = {
+    "up_later_ms": 700.0,
+    "first_contact_ms": 200.0,
+    "direct_ms": 500.0,
+    "move_gap_ms": 50.0,
+    "move_whole_gap_ms": 90.0,
+    "silent_move_gap_ms": 301.0,
+    "silent_move_whole_gap_ms": 400.0,
+}
+
+
+def speed(ratios: tuple[float, ...]) -> list[dict[str, Any]]:
+    """Rounds in which ntmd is that much faster than wireguard-go, whose own speed changes."""
+    rows: list[dict[str, Any]] = []
+    for number, ratio in enumerate(ratios):
+        base = 1.0 + number
+        for kind, value in (("raw", 9.0), ("wireguard-go", base), ("ntmd", base * ratio)):
+            rows.append({"round": number, "kind": kind, **dict.fromkeys(LOADS, value)})
+    return rows
+
+
+def test_ratios_are_paired_by_round() -> None:
+    assert paired(speed((2.0, 1.0, 3.0)), "tcp1_gbit_s") == Spread(2.0, 1.0, 3.0)
+
+
+def test_verdict_names_rounds_that_miss() -> None:
+    def met(value: float) -> bool:
+        return value >= 1.2
+
+    assert verdict(Spread(1.3, 1.2, 1.4), met) == "met"
+    assert "not in every round" in verdict(Spread(1.3, 1.1, 1.4), met)
+    assert verdict(Spread(1.1, 1.0, 1.4), met) == "**not met**"
+
+
+def test_report_shows_misses() -> None:
+    lines = report({"date": "today"}, speed((2.0, 1.0)), [WAITS]).splitlines()
+    (first,) = [line for line in lines if line.startswith("| TCP one flow /")]
+    assert first.endswith("met by the median, **not in every round** |")
+    (silent,) = [line for line in lines if "mover silent: gap" in line]
+    assert silent.endswith("| <= 300 ms | 301 (301 to 301) | **not met** |")
+    assert "- date: today" in lines
