@@ -27,7 +27,7 @@ from ntmd.proto.timing import (
     MOVE_PADDING_IDLE,
     RECENT_PEER,
 )
-from ntmd.proto.types import Endpoint, Path, path_id
+from ntmd.proto.types import Endpoint, Path, Peer, path_id
 
 MOVE_HEADROOM = 180  # header, tag and the other fields of a Move, bytes
 REKEY_AFTER_MOVE = 2.0  # data keys are replaced this long after a move (rule S3), seconds
@@ -56,6 +56,8 @@ class Moves:
         self._reflexive = reflexive
         self._cause = (MoveCause.NETWORK_CHANGED, "network changed")
         self._old: dict[int, Path] = {}
+        self._owed: dict[int, int] = {}  # tunnels whose last Move nobody answered: its seq
+        self._lost: dict[int, int] = {}  # ... and whose ladder over the relay is over
         self._spent = 0
         self._spent_at = -1e9
 
@@ -160,6 +162,7 @@ class Moves:
         tunnel.paths.lapse()
         tunnel.doubted = tunnel.unanswered = None
         tunnel.move_seq += 1
+        self._owed[tunnel.number] = tunnel.move_seq
         self._prober.cancel(tunnel.handle)
         self._journal.begin(
             tunnel,
@@ -204,6 +207,21 @@ class Moves:
             purpose="move",
         )
 
+    def leg_changed(self, peer: Peer, now: float) -> None:
+        """A leg came (back) after the Move had gone nowhere: the peer still has to be told."""
+        tunnel = self._tunnels.by_key.get(peer.key)
+        if tunnel is not None and self._lost.get(tunnel.number) == tunnel.move_seq:
+            self._move_again(tunnel, now)
+
+    def _move_again(self, tunnel: Tunnel, now: float) -> None:
+        if self._owed.get(tunnel.number) != tunnel.move_seq:
+            return
+        way = self._steering.relay_way(tunnel)
+        if not tunnel.live or tunnel.handle is None or way is None:
+            return
+        if not self._prober.under_way(tunnel.handle, way):
+            self._send_move(tunnel, way, now)
+
     def _padding(self, size: int, now: float) -> bytes:
         """Zeros up to ``size`` on the wire, within the budget of all Moves of one event."""
         if now - self._spent_at > REKEY_AFTER_MOVE:
@@ -218,6 +236,7 @@ class Moves:
         self._journal.heard(tunnel, now)
         if tunnel.move_seq != seq:
             return
+        self._owed.pop(tunnel.number, None)
         sending = tunnel.paths.sending
         if not proof.path.relayed or proof.path in sending:
             if not proof.path.relayed:
@@ -230,6 +249,10 @@ class Moves:
     def _unanswered(self, tunnel: Tunnel, way: Path, now: float) -> None:
         """A whole ladder on one way came to nothing."""
         tunnel.paths.disprove(way)
+        if way.relayed:
+            self._lost[tunnel.number] = tunnel.move_seq
+            if self._steering.relay_way(tunnel) != way:  # the relay had lost that leg meanwhile
+                self._move_again(tunnel, now)
         if way in tunnel.paths.sending:
             rest = tuple(p for p in tunnel.paths.sending if p != way)
             if rest:

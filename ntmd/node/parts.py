@@ -23,7 +23,7 @@ from ntmd.node.tunnel import Open
 from ntmd.node.tunnels import Tunnel, Tunnels
 from ntmd.node.underlay import Underlay
 from ntmd.proto.plane import PlaneStats
-from ntmd.proto.types import Endpoint
+from ntmd.proto.types import Endpoint, Peer
 
 
 class Parts:
@@ -48,7 +48,7 @@ class Parts:
             self.underlay,
             self.prober,
             self.requests,
-            leg_changed=lambda peer, now: self.calls.leg_changed(peer, now),
+            leg_changed=self._leg_changed,
             home_changed=self._home_changed,
             seen=self._seen,
         )
@@ -165,6 +165,10 @@ class Parts:
         )
 
     # -------------------------------------------------------------- what ties them
+
+    def _leg_changed(self, peer: Peer, now: float) -> None:
+        self.calls.leg_changed(peer, now)
+        self.moves.leg_changed(peer, now)
 
     def _home_changed(self, name: str, now: float) -> None:
         self.registration.home_relay = name

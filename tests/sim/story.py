@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +49,7 @@ class Stage:
         self.dns = SimDns()
         self.domains: dict[str, Domain] = {}
         self.nodes: dict[str, SimNode] = {}
+        self._streamed: Counter[str] = Counter()
 
     # -------------------------------------------------------------- setting up
 
@@ -179,7 +181,8 @@ class Stage:
 
     def stream(self, sender: SimNode, to: SimNode, count: int, interval: float = 0.01) -> None:
         """Schedule ``count`` numbered UDP packets; numbers go on over calls."""
-        first = len([1 for kind in sender.inner.sent if kind[1] == "udp"])
+        first = self._streamed[sender.name]
+        self._streamed[sender.name] += count
         for number in range(count):
             self.world.clock.after(
                 number * interval,
