@@ -28,7 +28,7 @@ unit: test-setup
 	$(PY) -m pytest -q -n 2 tests/unit tests/planes tests/fuzz
 
 sim: test-setup
-	$(PY) -m pytest -q -n 2 tests/sim
+	$(PY) -m pytest -q -n 2 tests/sim tests/model
 
 e2e: test-setup
 	$(PY) -m pytest -q -m e2e tests/e2e
