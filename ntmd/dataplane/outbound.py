@@ -319,13 +319,14 @@ class Outbound:
         sequence = read_u32(template, IP_HEADER + 4)[0]
         begin = VNET_SIZE + done * size
         slots = self._count
+        pack_nonce(nonce, 0, word, 0)  # counters stay below 2**28: only the low half changes
         for source, sink in zip(
             sources[done : done + count], sinks[slots : slots + count], strict=True
         ):
             buffer[begin : begin + head] = template
             counter += 1
             pack_header(arena, fill, word, index, counter)
-            pack_nonce(nonce, 0, word, counter)
+            pack_u32(nonce, 8, counter)
             seal(nonce, source, None, sink)
             fill += width
             begin += size

@@ -151,10 +151,11 @@ class Runs:
         sinks = slices(self._sinks, self.view, VNET_SIZE, size, (0, head + size))
         tcp, sequence, at = self._protocol == TCP, self._sequence, self._fill - head
         fill, done = self._fill, 0
+        pack_nonce(nonce, 0, word, 0)  # counters stay below 2**28: only the low half changes
         try:
             for source, sink in zip(sources, sinks[first:], strict=False):
                 aside = arena[at:fill]
-                pack_nonce(nonce, 0, word, counter)
+                pack_u32(nonce, 8, counter)
                 opened(nonce, source, None, sink)
                 got = arena[at:fill]
                 arena[at:fill] = aside

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from typing import Any
 
+from ntmd.platform.linux.netlink import GSO_MAX
+
 A, B = "fd00:aa::1", "fd00:aa::2"
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -94,6 +96,7 @@ class Ground:
         for side in "ab":
             planes[side] = self.answer(side)["ready"]
             self.address(side, "t0", queue)
+            sh(f"ip -n {self.name}-{side} link set t0 gso_max_size {GSO_MAX}")
         return planes
 
     def address(self, side: str, interface: str, queue: int = 10_000) -> None:

@@ -26,6 +26,9 @@ NODAD = 0x02  # IFA_F_NODAD
 FOREVER = 0xFFFF_FFFF
 ADDR_GEN_NONE = 1  # IN6_ADDR_GEN_MODE_NONE: no link-local address, hence no router solicitation
 ALIAS = "ntmd "
+GSO_MAX = (
+    60_800  # bytes: 45 packets of 1,420; sealed they just fit the 65,487 of one UDP_SEGMENT send
+)
 IPV6_CONF = Path("/proc/sys/net/ipv6/conf")
 
 
@@ -52,6 +55,7 @@ async def _configure(netlink: Any, index: int, device: Device, identity: str) ->
         generation = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", ADDR_GEN_NONE)]}
         await netlink.link("set", index=index, IFLA_AF_SPEC={"attrs": [("AF_INET6", generation)]})
     await netlink.link("set", index=index, mtu=device.mtu, ifalias=ALIAS + identity, state="up")
+    await _limit_super_packets(netlink, index)
     wanted = {device.address: FOREVER, device.dns_address: 0}
     for message in await dump(netlink.addr("dump", family=socket.AF_INET6, index=index)):
         text = message.get_attr("IFA_ADDRESS")
@@ -77,6 +81,15 @@ async def _configure(netlink: Any, index: int, device: Device, identity: str) ->
         family=socket.AF_INET6,
     )
     await _catch(netlink, device.prefix, METRIC_UNREACHABLE + index)
+
+
+async def _limit_super_packets(netlink: Any, index: int) -> None:
+    """A super-packet is to fit one send; a kernel that cannot be told so is only slower."""
+    try:
+        await netlink.link("set", index=index, gso_max_size=GSO_MAX)
+    except NetlinkError as error:
+        if error.code not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
 
 
 async def _is_up(netlink: Any, index: int) -> bool:
