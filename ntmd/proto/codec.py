@@ -14,7 +14,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from functools import lru_cache
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from ntmd.proto import messages, msgpack, structs
+from ntmd.proto import msgpack, structs
 from ntmd.proto.errors import ProtocolError
 from ntmd.proto.fields import Range, Size
 from ntmd.proto.messages import AnswerPayload, CallPayload, Message
@@ -215,14 +215,16 @@ def _struct_writer(cls: type[Any]) -> Callable[[Any], list[Any]]:
     return write
 
 
-_MODULES = (structs.__name__, messages.__name__)
-_WRITERS: dict[type[Any], Callable[[Any], list[Any]]] = {
-    cls: _struct_writer(cls)
-    for cls in (*vars(structs).values(), *vars(messages).values())
-    if isinstance(cls, type) and is_dataclass(cls) and cls.__module__ in _MODULES
-}
 _STRUCTS: dict[type[Any], Convert] = {
     cls: _struct_reader(cls) for cls in (*get_args(Message), CallPayload, AnswerPayload)
+}
+_INNER = [
+    cls
+    for cls in vars(structs).values()
+    if isinstance(cls, type) and is_dataclass(cls) and cls.__module__ == structs.__name__
+]
+_WRITERS: dict[type[Any], Callable[[Any], list[Any]]] = {
+    cls: _struct_writer(cls) for cls in (*_INNER, *_STRUCTS)
 }
 _READERS: dict[int, Convert] = {cls.tag: _STRUCTS[cls] for cls in get_args(Message)}
 assert len(_READERS) == len(get_args(Message)), "two messages share a tag"
