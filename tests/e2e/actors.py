@@ -8,7 +8,8 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +154,10 @@ def wait_for(what: Any, timeout: float, step: float = 0.05) -> float:
             raise TimeoutError(f"not within {timeout} s: {what}")
         time.sleep(step)
     return time.monotonic() - began
+
+
+def together(works: Iterable[Callable[[], object]]) -> None:
+    """Do ``works`` at the same time; raises what the first one raised that failed."""
+    with ThreadPoolExecutor() as pool:
+        for done in [pool.submit(work) for work in works]:
+            done.result()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.actors import Node, Server
+from tests.e2e.actors import Node, Server, together
 from tests.e2e.lab import Lab, Nat
 from tests.e2e.lab.netns import sh
 
@@ -37,9 +38,11 @@ def host_state() -> dict[str, str]:
 
 @pytest.fixture(scope="session", autouse=True)
 def untouched_host() -> Iterator[None]:
-    """Fails the run if the host's network is different afterwards."""
+    """Fails the run if the host's network is different afterwards, or cannot be used at all."""
     if os.geteuid() != 0 or not Path("/dev/net/tun").exists():
-        pytest.skip("needs root and /dev/net/tun")
+        pytest.fail(
+            "the end-to-end tests need root and /dev/net/tun: run them where there are both"
+        )
     before = host_state()
     yield
     assert host_state() == before
@@ -73,6 +76,18 @@ class Town:
         node.join(url, *(options or ("--dns", "file")))
         self.nodes.append(node)
         return node
+
+    def join(self, *places: tuple[str, Nat]) -> list[Node]:
+        """Joined nodes, (name, NAT) each, all at the same time."""
+        url = self.server.invite("--reusable")
+        made = []
+        for name, nat in places:
+            host = self.lab.space(name)
+            self.lab.plug(host, "eth0", nat)
+            made.append(Node(host, self.folder / name, name))
+        together(functools.partial(node.join, url, "--dns", "file") for node in made)
+        self.nodes += made
+        return made
 
 
 @pytest.fixture

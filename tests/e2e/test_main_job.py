@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.actors import wait_for
 from tests.e2e.conftest import Town
-from tests.e2e.lab.topology import NatKind
+from tests.e2e.lab.nats import NatKind
 from tests.e2e.programs import Download, IdleTcp, Sshd, UdpFlow, ssh_session
 
 DESK = "desk.home.test"
@@ -38,25 +38,6 @@ def test_names_tunnel_and_cleartext(town: Town, tmp_path: Path) -> None:
     tcpdump.wait()
     wire = capture.read_bytes()
     assert b"ntm-cleartext-marker" not in wire
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "kind"),
-    [
-        ("port-restricted", "port-restricted", "direct"),
-        ("symmetric", "symmetric", "relay"),
-        ("symmetric", "port-restricted", "relay"),
-    ],
-)
-def test_nat_pairs(town: Town, one: NatKind, other: NatKind, kind: str) -> None:
-    laptop, desk = town.node("laptop", town.lab.nat(one)), town.node("desk", town.lab.nat(other))
-    laptop.ping(DESK, "-c1", "-W5")
-    if kind == "direct":
-        wait_for(lambda: laptop.path_kind(DESK) == "direct", 10)
-    else:
-        time.sleep(3)
-    assert laptop.path_kind(DESK) == kind
-    assert "3 received" in desk.ping("laptop.home.test", "-c3", "-i0.2", "-W2")
 
 
 def test_v4_only_to_v6_only(town: Town) -> None:

@@ -12,30 +12,17 @@ import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+from tests.e2e.lab.nats import LIFETIME, NatKind, ruleset
 from tests.e2e.lab.netns import Namespace
 from tests.e2e.lab.shim import Shim
 
-NatKind = Literal["port-restricted", "symmetric"]
 _runs = itertools.count()
-
-NAT_RULES = """
-table ip ntmdlab {{
-  chain post {{ type nat hook postrouting priority 100; oifname "wan" masquerade{random}; }}
-}}
-table inet ntmdlabfilter {{
-  chain input {{ type filter hook input priority 0; iifname "wan" ct state new drop; }}
-  chain pass {{ type filter hook forward priority 0; iifname "wan" ct state new drop; }}
-}}
-"""
-# Dropping unsolicited input matters: without it an early probe from outside takes the tuple that
-# the later outgoing datagram needs, and the NAT cannot be punched.
 
 
 @dataclass
 class Nat:
-    """A NAT box (or, without IPv4, a stateful IPv6 firewall) and the subnet behind it."""
+    """A NAT box (or, without IPv4, a stateful IPv6 firewall) and the subnets behind it."""
 
     space: Namespace
     number: int
@@ -43,11 +30,8 @@ class Nat:
     public4: str | None
     public6: str | None
     shim: Shim | None = None
+    carrier: bool = False
     hosts: int = 1
-
-    def reflexive(self) -> str | None:
-        """The IPv4 address that the world sees."""
-        return self.public4
 
 
 @dataclass
@@ -147,24 +131,38 @@ class Lab:
         v4: bool = True,
         v6: bool = False,
         shim: bool = False,
+        behind: Nat | None = None,
+        carrier: bool = False,
+        hairpin: bool = False,
+        lifetime: int = LIFETIME,
     ) -> Nat:
-        """A NAT box whose public address was never used before in this lab."""
+        """A NAT box whose outer address was never used before in this lab.
+
+        ``carrier``: the addresses behind it are from 100.64.0.0/10; ``behind``: the box is plugged
+        into another one. ``lifetime`` is that of an unused UDP mapping, seconds.
+        """
         number = next(self._numbers)
         box = self.space(f"nat{number}")
-        public4 = f"203.0.113.{number}" if v4 else None
-        public6 = f"2001:db8:f::{number:x}" if v6 else None
-        link = self._to_core(
-            box, "wan", [public4] if public4 else [], [public6] if public6 else [], shim
-        )
-        if public4:
+        link = None
+        if behind is not None:
+            outer4 = self.plug(box, "wan", behind).address4
+            outer6 = None
+        else:
+            outer4 = f"203.0.113.{number}" if v4 else None
+            outer6 = f"2001:db8:f::{number:x}" if v6 else None
+            link = self._to_core(
+                box, "wan", [outer4] if outer4 else [], [outer6] if outer6 else [], shim
+            )
+        if outer4:
             box.sysctl("ipv4/ip_forward", 1)
-        if public6:
+        if outer6:
             box.sysctl("ipv6/conf/all/forwarding", 1)
             wan = self.core_interface(box)
-            self.core.ip(f"-6 route add 2001:db8:{number:x}::/64 via {public6} dev {wan} onlink")
-        random = " random,fully-random" if kind == "symmetric" else ""
-        box.nft(NAT_RULES.format(random=random))
-        return Nat(box, number, kind, public4, public6, link)
+            self.core.ip(f"-6 route add 2001:db8:{number:x}::/64 via {outer6} dev {wan} onlink")
+        box.nft(ruleset(kind, outer4, lifetime, hairpin=hairpin))
+        for name in ("udp_timeout", "udp_timeout_stream"):
+            box.sysctl(f"netfilter/nf_conntrack_{name}", lifetime)
+        return Nat(box, number, kind, outer4, outer6, link, carrier)
 
     def core_interface(self, space: Namespace) -> str:
         """Name of the core's end of the link to ``space`` (the one that routes its address)."""
@@ -191,7 +189,8 @@ class Lab:
         host.ip(f"link set {interface} up")
         four = six = gate4 = gate6 = None
         if nat.public4:
-            four, gate4 = f"10.{nat.number}.{nat.hosts}.2", f"10.{nat.number}.{nat.hosts}.1"
+            net = f"100.{64 + nat.number}" if nat.carrier else f"10.{nat.number}"
+            four, gate4 = f"{net}.{nat.hosts}.2", f"{net}.{nat.hosts}.1"
             nat.space.ip(f"addr add {gate4}/24 dev {lan}")
             host.ip(f"addr add {four}/24 dev {interface}")
             host.ip(f"route add default via {gate4} dev {interface} metric {metric}")
