@@ -1,7 +1,8 @@
 """``make mutants``: break ten named places, one at a time; each must turn the tests red.
 
-Every mutant is a change of one place in a copy of the tree. A mutant whose place is gone, and one
-that survives, fail the run.
+Every mutant is a change of one place in a copy of the tree. The chosen tests first run on the copy
+as it is: were they red there, red would prove nothing. That, a mutant whose place is gone, and one
+that survives fail the run.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,15 +106,10 @@ MUTANTS = (
 )
 
 
-def run(mutant: Mutant, tree: Path) -> str:
-    """Plant one mutant, run its tests; what is wrong with the outcome, or an empty string."""
-    target = tree / mutant.file
-    original = target.read_text(encoding="utf-8")
-    if original.count(mutant.before) != 1:
-        return f"its place in {mutant.file} is gone"
-    target.write_text(original.replace(mutant.before, mutant.after), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mutant.tests],
+def pytest(tree: Path, tests: Iterable[str], *options: str) -> subprocess.CompletedProcess[str]:
+    """Run tests of a copy of the tree, until the first failure."""
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *options, *tests],
         cwd=tree,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
@@ -120,6 +117,23 @@ def run(mutant: Mutant, tree: Path) -> str:
         timeout=600,
         check=False,
     )
+
+
+def baseline(tree: Path, mutants: Iterable[Mutant]) -> str:
+    """Run all chosen tests on the unchanged copy; what failed, or an empty string."""
+    chosen = list(dict.fromkeys(test for mutant in mutants for test in mutant.tests))
+    done = pytest(tree, chosen, "-n", "2")
+    return "" if done.returncode == 0 else done.stdout[-4000:]
+
+
+def run(mutant: Mutant, tree: Path) -> str:
+    """Plant one mutant, run its tests; what is wrong with the outcome, or an empty string."""
+    target = tree / mutant.file
+    original = target.read_text(encoding="utf-8")
+    if original.count(mutant.before) != 1:
+        return f"its place in {mutant.file} is gone"
+    target.write_text(original.replace(mutant.before, mutant.after), encoding="utf-8")
+    done = pytest(tree, mutant.tests)
     target.write_text(original, encoding="utf-8")
     if done.returncode == 1:
         return ""
@@ -139,6 +153,10 @@ def main() -> int:
                 )
             else:
                 shutil.copy(source, tree / name)
+        red = baseline(tree, MUTANTS)
+        if red:
+            print(f"the unchanged tree fails already; no mutant was planted:\n{red}")
+            return 1
         for mutant in MUTANTS:
             problem = run(mutant, tree)
             wrong += bool(problem)
