@@ -12,7 +12,7 @@ from pathlib import Path
 import atheris  # type: ignore[import-not-found]
 
 with atheris.instrument_imports(include=["ntmd"]):
-    from tests.fuzz.targets import TARGETS, golden
+    from tests.fuzz.targets import TARGETS, samples
 
 
 def main() -> None:
@@ -24,9 +24,13 @@ def main() -> None:
     name = sys.argv.pop(1)
     folder = Path("out") / "fuzz" / name
     folder.mkdir(parents=True, exist_ok=True)
-    for number, data in enumerate(golden()[name]):
-        (folder / f"golden-{number}").write_bytes(data)
-    atheris.Setup([*sys.argv, str(folder)], TARGETS[name])
+    for number, data in enumerate(samples(name)):
+        (folder / f"sample-{number}").write_bytes(data)
+    # The program that libFuzzer starts again when it reduces a corpus.
+    again = folder.with_suffix(".sh").absolute()
+    again.write_text(f'#!/bin/sh\nexec {sys.executable} -m tests.fuzz.fuzz {name} "$@"\n')
+    again.chmod(0o755)
+    atheris.Setup([str(again), *sys.argv[1:], str(folder)], TARGETS[name])
     atheris.Fuzz()
 
 
