@@ -35,7 +35,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         if outer is not None:
             outer(stats)
 
-    with collector.with_value(count):
+    with collector.with_value(count):  # type: ignore[arg-type]
         result = yield
     run, discarded = counts
     if run + discarded:

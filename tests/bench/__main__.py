@@ -16,6 +16,7 @@ import platform
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,13 +112,13 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 kind = kinds[(shift + number) % len(kinds)]
                 row = attempt(
                     f"round {number + 1} {kind}",
-                    lambda kind=kind: bed.measure(kind, options.seconds),
+                    partial(bed.measure, kind, options.seconds),
                 )
                 speed.append({"round": number, "kind": kind, **row})
     for number in range(options.rounds):
         place = folder / f"road{number}"
         place.mkdir()
-        row = attempt(f"road {number + 1}", lambda place=place: road.round_trip(place))
+        row = attempt(f"road {number + 1}", partial(road.round_trip, place))
         waits.append({"round": number, **row})
     return {"setup": setup, "speed": speed, "waiting": waits}
 

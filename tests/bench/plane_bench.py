@@ -100,6 +100,7 @@ def udp(ground: Ground, seconds: float) -> dict[str, float]:
     """kpps sent and received of 64-byte datagrams."""
     program = [sys.executable, "-m", "tests.bench.flood"]
     sink = ground.start("b", *program, "sink", stdout=subprocess.PIPE, text=True)
+    assert sink.stdout is not None
     assert sink.stdout.readline() == "listening\n"
     source = ground.start("a", *program, "source", B, str(seconds), stdout=subprocess.PIPE)
     sent = int(source.communicate()[0])

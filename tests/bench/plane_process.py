@@ -34,7 +34,7 @@ class Here:
     """The plane inside this process: turned by a thread, or by the control loop."""
 
     def __init__(self, place: str) -> None:
-        self.place, self.plane = place, None
+        self.place = place
 
     def start(self, tun: int, vnet: int, own: bytes, mark: int) -> None:
         self.plane = ReferencePlane(os.dup(tun), vnet, own, mark)

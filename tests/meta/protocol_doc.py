@@ -13,7 +13,7 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
@@ -30,7 +30,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
 TABLE = re.compile(r"<!-- table: ([a-z ]+) -->\n(.*?)<!-- end -->\n", re.DOTALL)
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """A Markdown table."""
     lines = [head, tuple("---" for _ in head), *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
@@ -81,7 +81,7 @@ def field_text(each: Field[Any], hints: Mapping[str, Any]) -> str:
     return text if each.default is MISSING else text + "?"
 
 
-def struct_rows(classes: list[type[Any]]) -> list[tuple[str, ...]]:
+def struct_rows(classes: list[type[Any]]) -> list[tuple[str, str, str, str, str]]:
     """One row per struct."""
     rows = []
     for cls in classes:
@@ -102,12 +102,12 @@ def message_table() -> str:
 
 def struct_table() -> str:
     """What messages are made of."""
-    found = [
+    found: list[type[Any]] = [
         cls
         for cls in vars(structs).values()
-        if is_dataclass(cls) and cls.__module__ == structs.__name__
+        if isinstance(cls, type) and is_dataclass(cls) and cls.__module__ == structs.__name__
     ]
-    rows = [(name, text, what) for _, name, _, text, what in struct_rows(found)]  # type: ignore[arg-type]
+    rows = [(name, text, what) for _, name, _, text, what in struct_rows(found)]
     return table(("Struct", "Fields in order", "Meaning"), rows)
 
 
@@ -134,7 +134,8 @@ def source_comments(module: Any) -> dict[str, str]:
 def timer_table() -> str:
     """Every constant of timing.py, under the headings that it has there."""
     lines = inspect.getsource(timing).splitlines()
-    comments, out, rows = source_comments(timing), "", []
+    comments, out = source_comments(timing), ""
+    rows: list[tuple[str, ...]] = []
     heading = ""
     for line in [*lines, "# ---- end"]:
         if match := re.match(r"# -{4,} ?(.*)", line):

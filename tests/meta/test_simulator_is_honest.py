@@ -66,7 +66,7 @@ def test_nothing_of_the_project_is_assigned_to(path: Path) -> None:
             targets = [node.target]
         for target in targets:
             if isinstance(target, ast.Attribute):
-                assert root_name(target) not in ours, f"{path.name}:{node.lineno}"
+                assert root_name(target) not in ours, f"{path.name}:{target.lineno}"
 
 
 @pytest.mark.parametrize("path", SIM, ids=lambda path: path.name)

@@ -42,6 +42,7 @@ def exchange(ground: Ground, kind: str, to: str, port: int, amount: int) -> tupl
         stdout=subprocess.PIPE,
         text=True,
     )
+    assert receiver.stdout is not None
     assert receiver.stdout.readline() == "listening\n"
     sender = ground.start(
         sender_side,

@@ -31,12 +31,12 @@ def pair(
     """Laptop and desk, connected and settled."""
     stage = Stage(seed)
     stage.domain()
-    nodes = []
+    nodes: list[SimNode] = []
     for label, at in (("laptop", laptop_at), ("desk", desk_at)):
         network, families = stage.place(at)
         nodes.append(stage.node(label, network, families=families, shape=shape))
     stage.all_up()
-    stage.first_answer(*nodes)
+    stage.first_answer(nodes[0], nodes[1])
     stage.run(2.0)
     return stage, nodes[0], nodes[1]
 
@@ -270,7 +270,7 @@ def _switches(node: SimNode) -> list[tuple[Endpoint, ...]]:
             last.append(ways)
         before(value)
 
-    node.plane.command = command  # type: ignore[method-assign]
+    node.plane.command = command  # type: ignore[method-assign, assignment]
     return seen
 
 

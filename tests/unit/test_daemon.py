@@ -100,7 +100,7 @@ def living(isolated: Isolated, tmp_path: Path, tell: Story, configures: bool = T
         sh("ip link set v0p up")
         (tmp_path / "resolv.conf").write_text("nameserver 192.0.2.53\n")
         sh(f"mount --bind {tmp_path}/resolv.conf /etc/resolv.conf")
-        daemon_module.NodeCore = Scripted  # type: ignore[misc,assignment]
+        vars(daemon_module)["NodeCore"] = Scripted
         Scripted.configures = configures
         settings = Settings(state=tmp_path / "state", interface="ntmt0")
         reading, writing = os.pipe()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 from ntmd.dataplane.packets import TCP, UDP, checksum, pseudo_sum, total
 from ntmd.dataplane.simple import SimplePlane
@@ -38,7 +39,7 @@ def entry(side: str, *, session: int = 1, send: bool = True, **changes) -> Tunne
     own, peer = (1, 2) if side == "a" else (2, 1)
     out, back = (KEY_AB, KEY_BA) if side == "a" else (KEY_BA, KEY_AB)
     remote = AT_B if side == "a" else AT_A
-    values = {
+    values: dict[str, Any] = {
         "tunnel": 5,
         "peer_address": B if side == "a" else A,
         "own_indexes": (100 + own,),

@@ -140,7 +140,7 @@ def test_datagrams_for_the_core_keep_their_order() -> None:
             a.plane.send(SendDatagram(b"\x09" + bytes(15) + i.to_bytes(4, "big"), path))
             if i % 50 == 0:
                 await asyncio.sleep(0.001)
-        numbers = []
+        numbers: list[int] = []
         while len(numbers) < 3000:
             event = await b.wait(DatagramReceived)
             numbers.append(int.from_bytes(event.data[16:20], "big"))

@@ -183,7 +183,8 @@ def test_what_arrives_of_a_lossy_reordering_path_is_whole(lost, swapped, protoco
     for place in swapped:
         if len(datagrams) > 1:
             datagrams.append(datagrams.pop(int(place * (len(datagrams) - 1))))
-    runs, short = [], []
+    runs: list[list[bytes]] = []
+    short: list[bytes] = []
     for datagram, _ in datagrams:
         if short and (
             len(short) >= group or len(short[-1]) != len(short[0]) or len(datagram) > len(short[0])
@@ -252,7 +253,7 @@ def test_a_peer_in_another_tunnel_cannot_join_a_run() -> None:
     wire.out(bytes(VNET_SIZE), first)
     wire.a.outbound.flush(1.0)
     forger = Wire()
-    key = entry("a").send.__class__(5, keys[0].suite, bytes(32), 2)
+    key = DataKey(5, keys[0].suite, bytes(32), 2)
     forger.a.apply(InstallTunnel(dataclasses.replace(entry("a"), send=key, peer_index=7)), 0.0)
     for _ in range(3):
         forger.out(bytes(VNET_SIZE), first)
@@ -286,6 +287,7 @@ def test_a_malicious_peer_raises_nothing(plains, partial) -> None:
     wire = Wire()
     outbound, tunnel = wire.a.outbound, wire.a.table.by_number[5]
     sender = tunnel.send
+    assert sender is not None
     for plain in plains:
         outbound.buffer[: len(plain)] = plain
         word = sender.partial if partial else sender.plain
@@ -365,7 +367,9 @@ def test_no_nonce_is_used_twice_whatever_the_core_does() -> None:
     """Random installs, removals, rekeys and super-packets: (key, nonce) stay unique."""
     dice = random.Random(4)
     wire, used = Wire(), set()
-    sessions = {1: entry("a").send.key}
+    first = entry("a").send
+    assert first is not None
+    sessions: dict[int | None, bytes] = {1: first.key}
     for _ in range(300):
         what = dice.random()
         if what < 0.1:
@@ -373,7 +377,7 @@ def test_no_nonce_is_used_twice_whatever_the_core_does() -> None:
         elif what < 0.3:
             session = dice.randrange(1, 5)
             key = sessions.setdefault(session, dice.randbytes(32))
-            data = DataKey(2, entry("a").send.suite, key, session)
+            data = DataKey(2, first.suite, key, session)
             entry_ = dataclasses.replace(entry("a"), send=data, takes_partial=dice.random() < 0.7)
             wire.a.apply(InstallTunnel(entry_), 1.0)
         else:

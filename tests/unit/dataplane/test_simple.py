@@ -225,6 +225,7 @@ def test_what_a_peer_must_not_send_is_refused_by_name(packet: bytes, reason: str
     outbound = a._board.outbound
     tunnel = a._board.table.by_number[5]
     outbound.buffer[: len(packet)] = packet
+    assert tunnel.send is not None
     outbound._seal(tunnel, tunnel.send, tunnel.send.plain, 0, len(packet), 1.0)
     outbound.flush(1.0)
     [(datagram, _)] = a._take_sent()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from ntmd.dataplane.wire import CLASSES, MESSAGE_MAX, Start, pack, unpack
 from ntmd.proto import plane
@@ -11,7 +12,7 @@ from ntmd.proto.types import Endpoint, Path
 from tests.unit.dataplane.pair import AT_A, B, entry
 
 PATH = Path(3, Endpoint("2001:db8::1", 4500), 77)
-VALUES = [
+VALUES: list[Any] = [
     Start(10, B, 5),
     SendDatagram(b"data", PATH),
     DatagramReceived(b"data", 1, AT_A),

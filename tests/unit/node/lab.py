@@ -217,7 +217,7 @@ class Lab:
             at = Endpoint(self.address, RS_PORT)
             relays = (RelayInfo(identity.name, identity.certificates[0], (at,)),)
             self.rs = SimServer(
-                self.servers, "rs1", {1: tuple(at)}, partial(self._relay, identity, at)
+                self.servers, "rs1", {1: (at.host, at.port)}, partial(self._relay, identity, at)
             )
         sockets = {
             1: Endpoint(self.address, DC_PORT),
@@ -227,7 +227,7 @@ class Lab:
         self.dc = SimServer(
             self.servers,
             "dc",
-            {n: tuple(e) for n, e in sockets.items()},
+            {n: (e.host, e.port) for n, e in sockets.items()},
             lambda birth: FakeDc(
                 birth,
                 self.platform,

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,13 +43,18 @@ def test_a_timer_may_set_timers_that_are_due_already() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.floats(0, 10), st.booleans()), max_size=60))
 def test_agrees_with_a_plain_dictionary(steps: list[tuple[int, float, bool]]) -> None:
-    timers, model, ran = Timers(), {}, []
+    timers, ran = Timers(), list[int]()
+    model: dict[int, float] = {}
+
+    def record(name: int, _: float) -> None:
+        ran.append(name)
+
     for name, when, cancel in steps:
         if cancel:
             timers.cancel(name)
             model.pop(name, None)
         else:
-            timers.set(name, when, lambda _, n=name: ran.append(n))
+            timers.set(name, when, partial(record, name))
             model[name] = when
     assert timers.deadline() == min(model.values(), default=None)
     timers.run(5.0)

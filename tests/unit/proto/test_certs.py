@@ -44,7 +44,7 @@ def leaf(role: Role = Role.NODE, name: str = "desk.home.test", **changes: object
         "serial": SERIAL,
         **changes,
     }
-    return issue(CA_PRIVATE, PLATFORM, **values)  # type: ignore[arg-type]
+    return issue(CA_PRIVATE, PLATFORM, **values)  # type: ignore[arg-type, call-arg]
 
 
 @pytest.mark.parametrize("role", [Role.NODE, Role.DC, Role.RS, Role.DC_SIGN])
@@ -103,7 +103,7 @@ def test_trailing_bytes_and_other_extensions_are_refused() -> None:
 
 def check(certificate: bytes, **changes: object) -> None:
     values: dict[str, object] = {"role": Role.NODE, "name": None, "now_ms": NOW, **changes}
-    check_leaf(parse_leaf(certificate), TRUST, **values)  # type: ignore[arg-type]
+    check_leaf(parse_leaf(certificate), TRUST, **values)  # type: ignore[arg-type, call-arg]
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_an_anchor_with_suffixes_vouches_for_these_only() -> None:
 )
 def test_what_the_profile_forbids_is_not_issued(changes: dict[str, object]) -> None:
     with pytest.raises(ProtocolError):
-        leaf(**changes)  # type: ignore[arg-type]
+        leaf(**changes)  # type: ignore[arg-type, call-arg]
 
 
 def test_possession_is_proved_for_this_key_name_and_request_only() -> None:
@@ -177,7 +177,7 @@ def test_possession_is_proved_for_this_key_name_and_request_only() -> None:
     for at, wrong in enumerate((b"\x33" * 32, KEY, b"m" * 32, "b.test", b"q" * 32)):
         values = [*right]
         values[at] = wrong
-        assert not certs.pop_check(*values, proof)  # type: ignore[arg-type]
+        assert not certs.pop_check(*values, proof)  # type: ignore[arg-type, call-arg]
 
 
 @pytest.mark.parametrize("first", [0, 0x80, 0xFF])
@@ -255,9 +255,9 @@ def test_tls_wants_a_p256_key_and_a_name() -> None:
     _, spki = certs.tls_key(b"\x56" * 40)
     rest = {"not_before_ms": NOW, "not_after_ms": NOW + DAY, "serial": SERIAL}
     with pytest.raises(ValueError, match="name"):
-        certs.issue_tls(CA_PRIVATE, PLATFORM, spki=spki, names=[], addresses=[], **rest)  # type: ignore[arg-type]
+        certs.issue_tls(CA_PRIVATE, PLATFORM, spki=spki, names=[], addresses=[], **rest)  # type: ignore[arg-type, call-arg]
     wrong = key_info(False, KEY)
     with pytest.raises(ValueError, match="P-256"):
-        certs.issue_tls(CA_PRIVATE, PLATFORM, spki=wrong, names=["a.b"], addresses=[], **rest)  # type: ignore[arg-type]
+        certs.issue_tls(CA_PRIVATE, PLATFORM, spki=wrong, names=["a.b"], addresses=[], **rest)  # type: ignore[arg-type, call-arg]
     with pytest.raises(ValueError, match="40"):
         certs.tls_key(bytes(32))

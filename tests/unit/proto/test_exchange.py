@@ -19,6 +19,7 @@ def serve(bus: Bus, server: Station) -> list[int]:
 
     def on_event(station: Station, event: Any) -> None:
         if station is server and isinstance(event, MessageReceived):
+            assert isinstance(event.message, m.Deregister)
             seen.append(event.message.id)
             station.engine.reply(event, m.Done(event.message.id, m.Status.OK), bus.now)
 

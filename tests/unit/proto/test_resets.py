@@ -6,6 +6,7 @@ from ntmd.proto import messages as m
 from ntmd.proto import timing
 from ntmd.proto.events import Established, MessageReceived, ResetSeen
 from ntmd.proto.frame import Kind
+from ntmd.proto.io import SendDatagram
 from ntmd.proto.plane import UnknownIndex
 from ntmd.proto.types import Endpoint
 from tests.unit.proto.engines import DELAY, Bus, Station, joined
@@ -107,7 +108,9 @@ def test_two_restarted_ends_fall_silent() -> None:
     frames = []
     for one, other in ((alice, bob), (bob, alice)):
         one.engine.tell(one.handle(other), m.Probe(1), bus.now)
-        frames.append((one, other, one.engine.take_outputs()[0].data))
+        sent = one.engine.take_outputs()[0]
+        assert isinstance(sent, SendDatagram)
+        frames.append((one, other, sent.data))
     alice, bob = bus.restart(alice), bus.restart(bob)
     for one, other, data in frames:
         bus.fly(one.at, other.at, data)

@@ -180,7 +180,8 @@ def test_certificates() -> None:
     private, platform = h(v["ca_private"]), h(v["platform_id"])
     times = {name: v[name] for name in ("not_before_ms", "not_after_ms")}
     serial = h(v["serial"])
-    assert certs.make_ca(private, *times.values(), serial) == h(v["ca"])
+    ca = certs.make_ca(private, v["not_before_ms"], v["not_after_ms"], serial)
+    assert ca == h(v["ca"])
     assert certs.platform_id_of(h(v["ca"])) == platform
     trust = certs.Trust((certs.Anchor(platform, (certs.ca_key_of(h(v["ca"])),)),))
     for item in v["leaves"]:
@@ -240,7 +241,7 @@ def test_message(vector: dict[str, Any], provider: str, monkeypatch: pytest.Monk
     if provider == "plain":
         monkeypatch.setattr(msgpack, "msgspec", None)
     else:
-        assert msgpack.msgspec is not None
+        assert vars(msgpack)["msgspec"] is not None
     data, cls = h(vector["bytes"]), getattr(messages, vector["name"])
     assert cls.tag == vector["tag"]
     if cls in (CallPayload, AnswerPayload):

@@ -11,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from ntmd.runtime import account
 from ntmd.runtime.account import AccountError, parse_join_url
 from ntmd.runtime.clock import wall_ms
 from ntmd.runtime.complaints import Complaint
-from ntmd.runtime.enrolment import Enrolment
+from ntmd.runtime.enrolment import Enrolment, encode
 
 HOUR = 3_600_000
 
@@ -188,16 +189,16 @@ def test_a_certificate_of_another_platform_is_not_accepted(
     key = os.urandom(32)
     given = account.enrol_node(running.invite(), "pinned", key)
     other = open_platform(tmp_path)
-    stolen = {**given.plain(), "ca": account.encode(other.ca)}
+    stolen = {**given.plain(), "ca": encode(other.ca)}
     error = error_of(lambda: account.renew_node(Enrolment.read(stolen), key))
     assert error.error == "untrusted"
 
 
 def test_a_wrong_clock_is_named(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = account.time.time
+    real = time.time
     url = running.invite()
     for off, way in ((86_400, "ahead"), (-86_400, "behind")):
-        monkeypatch.setattr(account.time, "time", lambda off=off: real() + off)
+        monkeypatch.setattr(time, "time", lambda off=off: real() + off)
         error = error_of(lambda: account.enrol_node(url, "x", os.urandom(32)))
         assert error.error == "clock"
         assert f"24.0 hours {way}" in error.text

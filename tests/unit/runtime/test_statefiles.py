@@ -33,7 +33,7 @@ def test_a_full_disk_leaves_the_old_content(
     def full(descriptor: int, data: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(statefiles.os, "write", full)
+    monkeypatch.setattr(os, "write", full)
     with pytest.raises(Complaint, match="disk is full") as caught:
         write_file(path, b"new content")
     assert str(path) in caught.value.text

@@ -60,7 +60,7 @@ def postgres() -> str:
     import atexit
 
     def end() -> None:
-        stop = [tools / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop"]
+        stop: list[Any] = [tools / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop"]
         subprocess.run(stop, check=False, capture_output=True, cwd=root, **other)
         shutil.rmtree(root, ignore_errors=True)
 

@@ -294,7 +294,8 @@ class Ground:
     def pump(self) -> None:
         """Deliver until nobody has anything to say."""
         for _ in range(200_000):
-            for each in (*self.boxes, *self.stations):
+            workers: list[Box | Station] = [*self.boxes, *self.stations]
+            for each in workers:
                 if not isinstance(each, Box) or each.up:
                     each.work()
             if not self.bus:

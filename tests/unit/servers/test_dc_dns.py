@@ -203,7 +203,7 @@ def test_served_over_udp_and_tcp() -> None:
                 if not got.done():
                     got.set_result(data)
 
-        transport, _ = await loop.create_datagram_endpoint(Client, remote_addr=tuple(at))
+        transport, _ = await loop.create_datagram_endpoint(Client, remote_addr=(at.host, at.port))
         transport.sendto(b"\x00")
         transport.sendto(query)
         over_udp = await asyncio.wait_for(got, 2)

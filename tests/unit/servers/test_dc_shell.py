@@ -212,6 +212,7 @@ def test_a_restarted_coordinator_calls_its_nodes(tmp_path: FilePath) -> None:
         await place.until(lambda: laptop.registered is not None)
         assert boot_clock() - began < 3.0
         assert laptop.called == called + 1
+        assert laptop.registered is not None
         assert laptop.registered.address == before
 
     play(tmp_path, story)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from ntmd.proto import messages as m
@@ -19,7 +21,7 @@ STRANGER = Endpoint("192.0.2.66", 666)
 class Pair:
     """Two nodes with open legs: A on IPv4 (two addresses), B on IPv6."""
 
-    def __init__(self, **settings: int) -> None:
+    def __init__(self, **settings: Any) -> None:
         self.ground = Ground(**settings)
         self.a = self.ground.node("a", "203.0.113.1", "203.0.113.77")
         self.b = self.ground.node("b", "2001:db8::b")

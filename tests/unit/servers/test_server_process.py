@@ -19,6 +19,7 @@ import pytest
 
 from ntm_server.health import render
 from ntm_server.main import run
+from ntmd.proto.types import Endpoint
 from ntmd.runtime import account
 from ntmd.runtime.account import parse_join_url
 
@@ -120,13 +121,13 @@ def test_enrol_prints_a_url_that_enrols(account_server: tuple[str, int]) -> None
     data, _ = account_server
     url = ask("enrol", "dc", "--data", data, "--domain", "lab.test").stdout
     given = account.enrol_server(
-        url, "dc", "lab.test", [account.Endpoint("192.0.2.1", 4330)], os.urandom(32),
+        url, "dc", "lab.test", [Endpoint("192.0.2.1", 4330)], os.urandom(32),
         os.urandom(32),
     )  # fmt: skip
     assert given.name == "dc1.lab.test"
     url = ask("enrol", "rs", "--data", data, "--dc", "lab.test").stdout
     given = account.enrol_server(
-        url, "rs", "lab.test", [account.Endpoint("192.0.2.1", 4331)], os.urandom(32)
+        url, "rs", "lab.test", [Endpoint("192.0.2.1", 4331)], os.urandom(32)
     )
     assert given.name == "rs1.lab.test"
     listed = json.loads(ask("node", "list", "--data", data, "--json").stdout)
