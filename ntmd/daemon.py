@@ -38,6 +38,7 @@ from ntmd.proto.plane import (
     OpenSocket,
     ReleaseParked,
     RemoveTunnel,
+    Resend,
     SocketFailed,
     SwitchPath,
 )
@@ -196,7 +197,7 @@ class Daemon:
                 if self._keylog is not None:
                     self._keylog.installed(command)
                 self._plane.send(command)
-            case ReleaseParked():
+            case Resend() | ReleaseParked():
                 self._plane.send(command)
             case Store():
                 self._writer.submit(self._keep, command)

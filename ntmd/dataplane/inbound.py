@@ -41,6 +41,7 @@ class Inbound:
     ) -> None:
         self._table, self._runs, self._reports = table, runs, reports
         self._drops, self._up = drops, up
+        self._allowances = table.allowances
         self._nonce = bytearray(12)
         self._arrival = (0, "", 0)
         self._view: object = None  # the buffer whose slices are kept
@@ -82,6 +83,8 @@ class Inbound:
                 self._drops["in_malformed"] += 1
             at = end
         self._settle(now)
+        if arrival in self._allowances:
+            self._allowances.received(arrival, length)
 
     def settle(self) -> None:
         """The table or the source changed: what was remembered does not hold any more."""
@@ -146,7 +149,7 @@ class Inbound:
         self._packets += 1
         self._bytes += length
         if self._stranger or not receiver.seen:
-            self._noticed(tunnel, receiver, greatest, now)
+            self._noticed(tunnel, receiver, greatest, end - at, now)
         if runs.arena[begin] >> 4 == 6:
             runs.take(tunnel, length, bool(word & PARTIAL_WORD))
         else:
@@ -185,7 +188,9 @@ class Inbound:
         else:
             self._drops["in_too_old" if state == TOO_OLD else "in_bad_counter"] += 1
 
-    def _noticed(self, tunnel: Tunnel, receiver: Receiver, greatest: bool, now: float) -> None:
+    def _noticed(
+        self, tunnel: Tunnel, receiver: Receiver, greatest: bool, length: int, now: float
+    ) -> None:
         """The first datagram of a session, or one from a source not in the path set (C6, 3)."""
         if not receiver.seen:
             receiver.seen = True
@@ -199,7 +204,7 @@ class Inbound:
             and receiver is tunnel.newest
             and self._arrival[0] == current
         ):
-            self._reports.moved(tunnel, current, Endpoint(*self._arrival[1:]), now)
+            self._reports.moved(tunnel, current, Endpoint(*self._arrival[1:]), length, now)
 
     def _special(
         self, tunnel: Tunnel, receiver: Receiver, begin: int, length: int, now: float

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from ntmd.dataplane import packets
+from ntmd.dataplane.egress import Egress, Send
 from ntmd.dataplane.packets import (
     CHECKSUM_AT,
     CWR,
@@ -34,13 +35,14 @@ from ntmd.dataplane.packets import (
     read_u32,
 )
 from ntmd.dataplane.parking import Parking
+from ntmd.dataplane.recent import Recent
 from ntmd.dataplane.reports import Reports
 from ntmd.dataplane.slicing import VIEWS, Kept, slices
 from ntmd.dataplane.table import Sender, Table, Tunnel
 from ntmd.proto import timing
 from ntmd.proto.fragments import cut
 from ntmd.proto.frame import HEADER_SIZE, OVERHEAD
-from ntmd.proto.plane import PlanePath
+from ntmd.proto.plane import Resend
 
 READ_SIZE = VNET_SIZE + 65_536
 RUN_BYTES = 65_487  # of one send: what an IPv6 datagram may hold
@@ -50,7 +52,6 @@ ANSWERS_PER_SECOND = 100  # ICMPv6 errors to local senders
 pack_header = struct.Struct(">IIQ").pack_into  # kind to flags as one word, index, counter
 pack_nonce = struct.Struct(">IQ").pack_into
 
-Send = Callable[[memoryview, int, PlanePath], None]  # datagrams side by side, size of each, path
 Reply = Callable[[bytes], None]  # a packet for the own TUN
 
 
@@ -63,6 +64,7 @@ class Outbound:
         parking: Parking,
         reports: Reports,
         drops: Counter[str],
+        egress: Egress,
         send: Send,
         reply: Reply,
     ) -> None:
@@ -71,6 +73,9 @@ class Outbound:
         self.segments = RUN_SEGMENTS
         self._table, self._parking, self._reports = table, parking, reports
         self._drops, self._send, self._reply = drops, send, reply
+        self._egress = egress
+        self.recent = Recent()
+        self.resent = 0  # datagrams
         self._arena = bytearray(RUN_BYTES)
         self._out = memoryview(self._arena)
         self._nonce = bytearray(12)
@@ -78,6 +83,7 @@ class Outbound:
         self._rooms: Kept = {}
         self._tunnel: Tunnel | None = None  # of the run in the arena
         self._size = self._fill = self._count = self._index = 0
+        self._flow = b""  # ports of its first packet
         self._addresses = b""  # source and destination of the last packet that had a way
         self._last: Tunnel | None = None
         self._second, self._answers = 0.0, 0
@@ -115,11 +121,12 @@ class Outbound:
         totals.last_tx = now
         self._reports.active(tunnel, now)
         run = self._out[:fill]
-        for path in tunnel.paths:
-            index = path.path.leg or tunnel.peer_index
-            if index != self._index:
-                self._readdress(index)
-            self._send(run, size, path)
+        if tunnel.send is not None:
+            self.recent.keep((tunnel.number, self._flow), tunnel.send, run, size)
+        if tunnel.plain:
+            self._send(run, size, tunnel.paths[0])
+        else:
+            self._egress.spread(tunnel, run, size, now)
         self._tunnel = None
         self._fill = self._count = 0
 
@@ -163,6 +170,15 @@ class Outbound:
             self.buffer[: len(each)] = each
             self.packet(len(each), now)
         self.flush(now)
+
+    def resend(self, wish: Resend, now: float) -> None:
+        """Send once more what the peer missed, as it was sealed."""
+        tunnel = self._table.by_number.get(wish.tunnel)
+        if tunnel is None or not tunnel.paths:
+            return
+        for datagram in self.recent.take(wish, now):
+            self.resent += 1
+            self._egress.spread(tunnel, memoryview(bytearray(datagram)), len(datagram), now)
 
     def refuse(self, raw: list[bytes], unreachable: bool, now: float) -> None:
         """There is no way for these parked packets."""
@@ -309,8 +325,7 @@ class Outbound:
         if count <= 0 or sender.counter + count >= timing.COUNTER_REKEY:
             return 0
         if not self._fill:
-            self._tunnel, self._size = tunnel, width
-            self._index = tunnel.paths[0].path.leg or tunnel.peer_index
+            self._open(tunnel, width, VNET_SIZE)
         sources = slices(self._pieces, self.view, VNET_SIZE, size, (0, head + size))
         sinks = slices(self._rooms, self._out, 0, width, (HEADER_SIZE, width))
         buffer, arena, nonce, seal = self.buffer, self._arena, self._nonce, sender.seal
@@ -363,8 +378,7 @@ class Outbound:
             self.flush(now)
             fill = 0
         if not fill:
-            self._tunnel, self._size = tunnel, width
-            self._index = tunnel.paths[0].path.leg or tunnel.peer_index
+            self._open(tunnel, width, begin)
         counter = sender.counter = sender.counter + 1
         if counter >= timing.COUNTER_REKEY and not self._may_go_on(tunnel, sender):
             return
@@ -377,6 +391,12 @@ class Outbound:
         if width < self._size:
             self.flush(now)  # only the last of a run may be shorter
 
+    def _open(self, tunnel: Tunnel, width: int, begin: int) -> None:
+        """Begin a run with the packet at ``begin``; it counts as of that packet's flow."""
+        self._tunnel, self._size = tunnel, width
+        self._index = tunnel.paths[0].path.leg or tunnel.peer_index
+        self._flow = bytes(self.view[begin + IP_HEADER : begin + IP_HEADER + 4])
+
     def _may_go_on(self, tunnel: Tunnel, sender: Sender) -> bool:
         """Tell once that a key is nearly used up; stop at its limit (S1)."""
         if not sender.limit_told:
@@ -387,13 +407,6 @@ class Outbound:
         sender.counter = timing.COUNTER_LIMIT
         self._drops["out_counter_limit"] += 1
         return False
-
-    def _readdress(self, index: int) -> None:
-        """Overwrite the index of all datagrams in the arena, byte by byte with strided slices."""
-        arena, fill, size, count = self._arena, self._fill, self._size, self._count
-        for i, byte in enumerate(index.to_bytes(4, "big")):
-            arena[4 + i : fill : size] = bytes((byte,)) * count
-        self._index = index
 
 
 def _advance(template: bytearray, start: int, size: int) -> None:

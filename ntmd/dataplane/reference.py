@@ -185,6 +185,7 @@ class ReferencePlane:
     def _close(self, number: int) -> None:
         underlay = self._sockets.pop(number, None)
         if underlay is not None:
+            self._board.apply(CloseSocket(number), boot_clock())
             self._errors.pop(number, None)
             self.epoll.unregister(underlay.socket)
             del self._by_descriptor[underlay.socket.fileno()]
@@ -223,6 +224,8 @@ class ReferencePlane:
             lost = underlay.send(run, size, path.remote)
         except OSError as error:
             self.drops["out_send_failed"] += 1
+            if error.errno == errno.ENOBUFS:
+                self._board.egress.copies.stop()
             now = boot_clock()
             if now - self._failed.get(path, -1e9) >= FAILED_INTERVAL:
                 if len(self._failed) > 256:
@@ -232,6 +235,7 @@ class ReferencePlane:
         else:
             if lost:
                 self.drops["out_socket_full"] += lost
+                self._board.egress.copies.stop()
 
     # ------------------------------------------------------------------ in
 

@@ -67,12 +67,12 @@ class Reports:
             _remember(self._asked, address, now)
             self.add(NoTunnelFor(address))
 
-    def moved(self, tunnel: Tunnel, socket: int, source: Endpoint, now: float) -> None:
+    def moved(self, tunnel: Tunnel, socket: int, source: Endpoint, length: int, now: float) -> None:
         """The newest datagram of a tunnel came from an unknown source."""
         key = (tunnel.number, socket, source)
         if now - self._moved.get(key, -1e9) >= MOVED_INTERVAL:
             _remember(self._moved, key, now)
-            self.add(PeerMoved(tunnel.number, socket, source))
+            self.add(PeerMoved(tunnel.number, socket, source, length))
 
     def unknown(self, socket: int, source: Endpoint, index: int, length: int, now: float) -> None:
         """A data datagram with an index nobody owns."""

@@ -46,7 +46,7 @@ class SimplePlane:
         self._board.set_own_address(address)
 
     def apply(self, command: Any, now: float) -> list[tuple[bytes, Path]]:
-        """InstallTunnel, SwitchPath, RemoveTunnel or ReleaseParked; returns what was parked."""
+        """A command about tunnels, or CloseSocket; returns the datagrams that leave with it."""
         self._board.apply(command, now)
         return self._take_sent()
 

@@ -8,14 +8,22 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from ntmd.dataplane.egress import Egress, Send
 from ntmd.dataplane.inbound import Inbound, Up
-from ntmd.dataplane.outbound import Outbound, Reply, Send
+from ntmd.dataplane.outbound import Outbound, Reply
 from ntmd.dataplane.parking import Parking
 from ntmd.dataplane.reports import Reports
 from ntmd.dataplane.runs import Runs, Write
 from ntmd.dataplane.table import Table
 from ntmd.dataplane.window import DEFAULT_SIZE
-from ntmd.proto.plane import InstallTunnel, ReleaseParked, RemoveTunnel, SwitchPath
+from ntmd.proto.plane import (
+    CloseSocket,
+    InstallTunnel,
+    ReleaseParked,
+    RemoveTunnel,
+    Resend,
+    SwitchPath,
+)
 
 
 class Switchboard:
@@ -36,7 +44,10 @@ class Switchboard:
         self.table = Table(window)
         self.reports = Reports(self.table, drops)
         self.parking = Parking(drops)
-        self.outbound = Outbound(self.table, self.parking, self.reports, drops, send, reply)
+        self.egress = Egress(self.table, drops, send)
+        self.outbound = Outbound(
+            self.table, self.parking, self.reports, drops, self.egress, send, reply
+        )
         self.runs = Runs(write, drops, vnet=vnet, join=join)
         self.inbound = Inbound(self.table, self.runs, self.reports, drops, up)
         self._erase_at: float | None = None
@@ -64,7 +75,13 @@ class Switchboard:
             case RemoveTunnel(tunnel=number):
                 self.table.remove(number)
                 self.reports.forget(number)
+                self.outbound.recent.forget(number)
                 self._changed()
+            case Resend():
+                self.outbound.resend(command, now)
+            case CloseSocket(socket=number):
+                self.table.socket_gone(number)
+                self.inbound.settle()
             case ReleaseParked(address=address, unreachable=unreachable):
                 raw = self.parking.release(address)
                 self.outbound.refuse(raw, unreachable, now)
@@ -73,6 +90,7 @@ class Switchboard:
         """Erase old keys, drop packets that waited too long."""
         if self._erase_at is not None and self._erase_at <= now:
             self.table.expire(now)
+            self.outbound.recent.expire(now)
             self._changed()
         self.parking.expire(now)
 
@@ -87,6 +105,8 @@ class Switchboard:
             "tunnels": len(self.table.by_number),
             "indexes": len(self.table.by_index),
             "parked": len(self.parking),
+            "resend_bytes": self.outbound.recent.size,
+            "resent": self.outbound.resent,
         }
 
     def _changed(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from ntmd.dataplane.allowances import Allowances, Source
 from ntmd.dataplane.cipher import Into, functions
 from ntmd.dataplane.window import DEFAULT_SIZE, FIRST_COUNTER, Window
 from ntmd.proto import timing
@@ -22,8 +23,6 @@ UDP_HEADER = 8
 IP_HEADERS = {4: 20, 6: 40}
 RETIRED = 1024
 """Sessions remembered after their keys went: a counter of 3 minutes ago must not start again."""
-
-Source = tuple[int, str, int]  # own socket, host, port
 
 
 def _erased(*_: Any) -> None:
@@ -119,20 +118,20 @@ class Tunnel:
     send: Sender | None = None
     receive: dict[int, Receiver] = field(default_factory=dict)  # by slot
     paths: tuple[PlanePath, ...] = ()
+    sources: tuple[Path, ...] = ()
     known: frozenset[Source] = frozenset()
     own_indexes: tuple[int, ...] = ()
     peer_index: int = 0
     takes_partial: bool = False
     room: int = 0  # largest inner packet that fits a datagram on all paths
+    plain: bool = True  # one path without an allowance
     newest: Receiver | None = None  # of the youngest session heard
     pieces: Reassembly | None = None
 
-    def route(self, paths: tuple[PlanePath, ...], sources: tuple[Path, ...]) -> None:
-        """Change the sending paths and the peer's known sources."""
-        self.paths = paths
-        used = [each.path for each in paths]
-        self.known = frozenset((p.socket, p.remote.host, p.remote.port) for p in (*used, *sources))
-        self.room = min((_room(each) for each in paths), default=0)
+
+def source_of(path: Path) -> Source:
+    """The remote of a path as datagrams from there show it."""
+    return path.socket, path.remote.host, path.remote.port
 
 
 def _room(path: PlanePath) -> int:
@@ -148,6 +147,7 @@ class Table:
         self.by_address: dict[bytes, Tunnel] = {}
         self.by_index: dict[int, Tunnel] = {}
         self.by_number: dict[int, Tunnel] = {}
+        self.allowances = Allowances()
         self._window = window
         self._senders: dict[tuple[int, int], Sender] = {}
         self._receivers: dict[tuple[int, int], Receiver] = {}
@@ -170,7 +170,7 @@ class Table:
         tunnel.own_indexes = entry.own_indexes
         tunnel.peer_index = entry.peer_index
         tunnel.takes_partial = entry.takes_partial
-        tunnel.route(entry.paths, entry.sources)
+        self._route(tunnel, entry.paths, entry.sources)
         self._set_keys(tunnel, entry, now)
         self.by_address[tunnel.peer] = tunnel
         for index in tunnel.own_indexes:
@@ -181,7 +181,29 @@ class Table:
         """Change only the sending paths and the known sources."""
         tunnel = self.by_number.get(command.tunnel)
         if tunnel is not None:
-            tunnel.route(command.paths, command.sources)
+            self._route(tunnel, command.paths, command.sources)
+
+    def socket_gone(self, number: int) -> None:
+        """Nothing can be sent on an own socket any more: a tunnel without another path parks."""
+        for tunnel in self.by_number.values():
+            left = tuple(each for each in tunnel.paths if each.path.socket != number)
+            if left != tunnel.paths:
+                self._route(tunnel, left, tunnel.sources)
+
+    def _route(
+        self, tunnel: Tunnel, paths: tuple[PlanePath, ...], sources: tuple[Path, ...]
+    ) -> None:
+        """Change the sending paths and the peer's known sources."""
+        for each in paths:
+            if each.allowance is not None:
+                self.allowances.hold(source_of(each.path), each.allowance)
+        for each in tunnel.paths:
+            if each.allowance is not None:
+                self.allowances.release(source_of(each.path))
+        tunnel.paths, tunnel.sources = paths, sources
+        tunnel.known = frozenset(source_of(p) for p in (*(e.path for e in paths), *sources))
+        tunnel.room = min((_room(each) for each in paths), default=0)
+        tunnel.plain = len(paths) == 1 and paths[0].allowance is None
 
     def remove(self, number: int) -> None:
         """Forget a tunnel and its keys."""
@@ -189,6 +211,7 @@ class Table:
         if tunnel is None:
             return
         self._unlist(tunnel)
+        self._route(tunnel, (), ())
         if tunnel.send is not None:
             tunnel.send.erase()
         for receiver in tunnel.receive.values():

@@ -64,6 +64,7 @@ CLASSES: tuple[type[Any], ...] = (
     plane.CloseSocket,
     plane.InstallTunnel,
     plane.SwitchPath,
+    plane.Resend,
     plane.RemoveTunnel,
     plane.ReleaseParked,
     plane.SocketOpened,
@@ -120,6 +121,7 @@ _AS_IT_IS = ("int", "float", "str", "bytes", "bool", "dict[str, int]", "tuple[in
 _BY_TYPE: dict[str, tuple[Convert | None, Convert | None]] = {
     **dict.fromkeys(_AS_IT_IS, (None, None)),
     "tuple[tuple[int, int], ...]": (None, None),
+    "int | None": (None, None),
     "Suite": (int, Suite),
     "Endpoint": (tuple, lambda value: Endpoint(*value)),
     "Path": _path,

@@ -23,11 +23,19 @@ class DataKey:
 
 @dataclass(frozen=True, slots=True)
 class PlanePath:
-    """A path with what the plane needs beside it: own path id and the datagram size it carries."""
+    """A path with what the plane needs beside it: own path id and the datagram size it carries.
+
+    ``allowance``: bytes of data that may leave on it while its remote is not proven (rule C6), None
+    without limit. The plane counts it down, adds three times what comes from that remote, and drops
+    what is above it. A path that was limited and still is keeps what is left, whatever the new
+    value. What a *second* path carries beside the first also comes out of the plane's budget for
+    copies (``DOUBT_SECONDS``, ``DOUBT_BYTES``), which is the node's.
+    """
 
     path: Path
     mtu: int = 1500  # IP packet size that fits the underlay
     path_id: int = 1
+    allowance: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +101,20 @@ class SwitchPath:
 
 
 @dataclass(frozen=True, slots=True)
+class Resend:
+    """Send once more, bit for bit, what the peer's report on ``session`` shows missing (rule S14).
+
+    ``greatest`` and ``bitmap`` as in :class:`TunnelActivity`, of the peer. Whatever the plane still
+    holds of that leaves on the tunnel's present paths while its key lives; each datagram once.
+    """
+
+    tunnel: int
+    session: int
+    greatest: int
+    bitmap: int
+
+
+@dataclass(frozen=True, slots=True)
 class RemoveTunnel:
     """Forget a tunnel and its keys; unknown numbers are ignored."""
 
@@ -136,11 +158,15 @@ class NoTunnelFor:
 
 @dataclass(frozen=True, slots=True)
 class PeerMoved:
-    """A data frame with the greatest counter so far came from outside ``sources`` (rule C6, 3)."""
+    """A data frame with the greatest counter so far came from outside ``sources`` (rule C6, 3).
+
+    ``length`` is that of the datagram: what an allowance towards the source may begin with.
+    """
 
     tunnel: int
     socket: int
     source: Endpoint
+    length: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,11 @@ AMPLIFICATION_FLOOR = 8 * 1500
 IMPLICIT_MOVE_QUIET = 2.0  # no implicit move this soon after an explicit one
 REVERT_PAUSE = (10.0, 20.0, 40.0, 80.0, 160.0)
 DOUBT_SECONDS = 2.0
-DOUBT_BYTES = 2_000_000
+DOUBT_BYTES = 2_000_000  # that a node sends a second time, over all tunnels (N8)
+DOUBT_RECOVERY = 20.0
+"""Seconds until spent DOUBT_SECONDS and DOUBT_BYTES are whole again: in the long run a tenth of
+the time and 100 kB/s are doubled, so that a link that copies made full becomes free again."""
+DOUBT_PAUSE = 0.1  # the time between copies this far apart is not counted as doubling
 DIRECT_IDLE = 120.0  # an idle direct path lapses: the next packet leaves on the relay leg
 PROMOTE_RATIO = 0.8  # a better path must be 20 % ...
 PROMOTE_MARGIN = 0.010  # ... or 10 ms quicker; direct goes before relay
@@ -107,8 +111,18 @@ CLOCK_COMPLAINT = 3600.0
 TUN_MTU = 1420
 DATAGRAM_MAX = 1500
 PARKED_PACKETS = 64  # per address
-PARKED_BYTES = 1 << 20  # in all
+PARKED_PER_ADDRESS = 1 << 18  # bytes: four super-packets of 64 KiB
+PARKED_BYTES = 1 << 22  # in all
 PARKED_SECONDS = 5.0
+PARKED_STREAM_SECONDS = 120.0
+"""The newest packet of a TCP flow waits this long. A stream repeats itself at growing distances, up
+to 120 s; so, whenever a way is found, one repetition of each is there and leaves at once."""
+RESEND_TAIL = 4
+"""Datagrams kept of the end of each run (S14). Four behind a hole are enough for a receiver to ask
+for it (three duplicate acknowledgements); the stream's own retransmission does the rest."""
+RESEND_RUNS = 4  # newest runs kept of each inner flow: a keystroke, its repetition, an answer
+RESEND_FLOWS = 512  # in all; the one that sent longest ago leaves
+RESEND_BYTES = 1 << 20  # in all: 40 busy flows at 4 x 4 full datagrams, or all 512 of a few packets
 PLANE_EVENTS = 4096  # queue of events to the core
 ACTIVITY_INTERVAL = 0.1
 NO_TUNNEL_INTERVAL = 0.25  # per address

@@ -99,8 +99,8 @@ MUTANTS = (
     Mutant(
         "unbounded queue",
         "ntmd/dataplane/parking.py",
-        "if len(lot) >= timing.PARKED_PACKETS:",
-        "if False:",
+        "while lot.count > timing.PARKED_PACKETS:",
+        "while False:",
         ("tests/unit/dataplane",),
     ),
 )

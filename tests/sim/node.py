@@ -20,6 +20,7 @@ from ntmd.proto.plane import (
     OpenSocket,
     ReleaseParked,
     RemoveTunnel,
+    Resend,
     SocketFailed,
     SocketOpened,
     SwitchPath,
@@ -136,9 +137,10 @@ class SimNode(Process):
             case OpenSocket():
                 self._open_socket(command)
             case CloseSocket(socket=number):
+                self.plane.command(command)
                 if number in self._open:
                     self.host.close(self._open.pop(number))
-            case InstallTunnel() | SwitchPath() | RemoveTunnel() | ReleaseParked():
+            case InstallTunnel() | SwitchPath() | Resend() | RemoveTunnel() | ReleaseParked():
                 self.plane.command(command)
             case ConfigureDevice(address=address):
                 self.inner.address = address

@@ -37,7 +37,7 @@ class SimPlane:
         self._plane.set_own_address(command.address)
 
     def command(self, command: Any) -> None:
-        """InstallTunnel, SwitchPath, RemoveTunnel, ReleaseParked."""
+        """A command about tunnels, or CloseSocket."""
         if isinstance(command, InstallTunnel) and command.entry.send is not None:
             self._keys[command.entry.send.slot, command.entry.send.key] = command.entry.send
         self._send(self._plane.apply(command, self._now))

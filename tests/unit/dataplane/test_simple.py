@@ -165,7 +165,7 @@ def test_the_peers_move_is_told_only_for_the_greatest_counter_from_outside() -> 
     assert b.take_events(1.0) == [SlotSeen(5, 1)]
     [(three, _)] = a.outbound_packet(udp_packet(b"3"), 1.0)
     assert b.inbound_datagram(three, 1, elsewhere, 1.0)
-    assert b.take_events(1.0) == [PeerMoved(5, 1, elsewhere)]
+    assert b.take_events(1.0) == [PeerMoved(5, 1, elsewhere, len(three))]
     [(four, _)] = a.outbound_packet(udp_packet(b"4"), 2.0)
     known = (Path(1, elsewhere),)
     b.apply(SwitchPath(5, (PlanePath(Path(1, AT_A), 1500),), known), 2.0)
