@@ -7,7 +7,7 @@ import ipaddress
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ntmd.node.inputs import NetworkChanged, UnderlayAddress, UnderlayInterface
 from ntmd.proto.types import Endpoint
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 ACCESS = Shape(delay=0.010)
 WATCH_DELAY = 0.002  # from a change of the underlay to the host's hearing of it
 EPHEMERAL = 40_000
+
+
+class Sleeper(Protocol):
+    """Whatever stands still while its machine sleeps."""
+
+    def woke(self, asleep: float) -> None:
+        """The machine runs again after ``asleep`` seconds."""
 
 
 @dataclass(slots=True)
@@ -59,6 +66,8 @@ class Host:
     sockets: list[Socket] = field(default_factory=list)
     drops: Counter[str] = field(default_factory=Counter)
     on_change: Callable[[NetworkChanged], None] | None = None
+    sleepers: list[Sleeper] = field(default_factory=list)
+    asleep_since: float | None = None
     _indexes: int = 1
     _attachments: int = 0
 
@@ -70,6 +79,25 @@ class Host:
     def wall_ms(self) -> int:
         """This machine's wall clock, which ``skew_ms`` makes wrong."""
         return EPOCH_MS + int(self.world.clock.now * 1000) + self.skew_ms
+
+    # -------------------------------------------------------------- sleep
+
+    @property
+    def asleep(self) -> bool:
+        """Whether the machine is suspended: nothing runs, nothing is received."""
+        return self.asleep_since is not None
+
+    def suspend(self) -> None:
+        """Fall asleep. The boot clock goes on."""
+        self.asleep_since = self.now
+
+    def resume(self) -> None:
+        """Wake up: the time asleep shows in the boot clock, then the underlay is read again."""
+        assert self.asleep_since is not None
+        asleep, self.asleep_since = self.now - self.asleep_since, None
+        for sleeper in list(self.sleepers):
+            sleeper.woke(asleep)
+        self.world.clock.after(WATCH_DELAY, self._tell)
 
     # -------------------------------------------------------------- attachment
 
@@ -131,7 +159,7 @@ class Host:
         self.world.clock.after(WATCH_DELAY, self._tell)
 
     def _tell(self) -> None:
-        if self.on_change is not None:
+        if self.on_change is not None and not self.asleep:
             self.on_change(self.network_state())
 
     # -------------------------------------------------------------- sockets
@@ -175,6 +203,9 @@ class Host:
 
     def deliver(self, packet: Packet) -> None:
         """A packet came up the interface: to the socket that is bound there."""
+        if self.asleep:
+            self.drops["asleep"] += 1
+            return
         for socket in self.sockets:
             if (
                 socket.port == packet.destination.port
