@@ -16,6 +16,7 @@ from tests.sim.coordinator import SimDc
 from tests.sim.dns import SimDns
 from tests.sim.link import Packet, Shape
 from tests.sim.listen import listen
+from tests.sim.machine import Host
 from tests.sim.nat import NatKind
 from tests.sim.node import SimNode
 from tests.sim.platform import DcIdentity, Platform
@@ -60,14 +61,15 @@ class Stage:
         host = self.world.host(f"server.{name}")
         eth = host.attach("eth0", self.world.internet, SERVER_LINK)
         v4, v6 = eth.addresses[4], eth.addresses[6]
-        second = self.world.host(f"relay.{name}").attach("eth0", self.world.internet, SERVER_LINK)
+        machine = self.world.host(f"relay.{name}")
+        second = machine.attach("eth0", self.world.internet, SERVER_LINK)
         listen_at = (Endpoint(v4, DC_PORT), Endpoint(v6, DC_PORT))
         probe_at = tuple(Endpoint(at.host, PROBE_PORT) for at in listen_at)
         identity = self.platform.dc(f"dc.{name}", name)
         settings = DcSettings(name, listen_at, probe_at)
         dc = SimDc(host, identity, self.platform.trust, settings, self.dns)
         relay_at = {n: (second.addresses[family], RS_PORT) for n, family in ((1, 4), (2, 6))}
-        rs = self._relay(name, identity, listen_at, relay_at)
+        rs = self._relay(name, identity, listen_at, relay_at, machine)
         home = Home(name, identity.peer, listen_at, identity.sign_certificate, (name,))
         domain = self.domains[name] = Domain(name, identity, dc, rs, home)
         if published:
@@ -91,14 +93,27 @@ class Stage:
         for domain in self.domains.values():
             domain.dc.post(DirectoryUpdated(entries))
 
+    def relay(self, label: str, domain: str = "home.test") -> SimServer:
+        """One more relay ``label.domain``, on a machine of its own, running."""
+        host = self.world.host(f"{label} machine of {domain}")
+        eth = host.attach("eth0", self.world.internet, SERVER_LINK)
+        at = {n: (eth.addresses[family], RS_PORT) for n, family in ((1, 4), (2, 6))}
+        there = self.domains[domain]
+        server = self._relay(domain, there.identity, there.home.endpoints, at, host, label)
+        server.start()
+        listen(server)
+        return server
+
     def _relay(
         self,
         domain: str,
         dc: DcIdentity,
         dc_at: tuple[Endpoint, ...],
         at: dict[int, tuple[str, int]],
+        host: Host,
+        label: str = "rs",
     ) -> SimServer:
-        identity = self.platform.rs(f"rs.{domain}", domain)
+        identity = self.platform.rs(f"{label}.{domain}", domain)
         sockets = {number: Endpoint(*where) for number, where in at.items()}
 
         def build(birth: Birth) -> RsCore:
@@ -114,7 +129,7 @@ class Stage:
                 stored=birth.stored,
             )
 
-        return SimServer(self.world.hosts[f"relay.{domain}"], identity.name, at, build)
+        return SimServer(host, identity.name, at, build)
 
     def node(
         self,
