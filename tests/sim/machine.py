@@ -41,6 +41,7 @@ class Interface:
     down: Link
     mtu: int
     metric: int
+    deprecated: bool = False
 
 
 @dataclass(slots=True)
@@ -149,6 +150,16 @@ class Host:
             self.detach(interface)
         return self.attach(interface, network, shape)
 
+    def prefer(self, interface: str, metric: int) -> None:
+        """The interface's default route gets another metric; nothing else changes."""
+        self.interfaces[interface].metric = metric
+        self._changed()
+
+    def deprecate(self, interface: str, deprecated: bool = True) -> None:
+        """The kernel says that the interface's addresses are not to be used for anything new."""
+        self.interfaces[interface].deprecated = deprecated
+        self._changed()
+
     def network_state(self) -> NetworkChanged:
         """The underlay as it is now, best interface first."""
         ordered = sorted(self.interfaces.values(), key=lambda entry: (entry.metric, entry.index))
@@ -252,7 +263,7 @@ class _Attachment:
 def _view(entry: Interface) -> UnderlayInterface:
     lengths = entry.network.prefix_length
     addresses = tuple(
-        UnderlayAddress(address, lengths[family])
+        UnderlayAddress(address, lengths[family], entry.deprecated)
         for family, address in sorted(entry.addresses.items())
     )
     gateways = tuple(

@@ -204,6 +204,10 @@ class Stage:
                 lambda n=first + number: sender.inner.udp(to.address, n),  # type: ignore[misc]
             )
 
+    def streamed(self, sender: SimNode) -> int:
+        """How many numbered packets ``sender`` was given so far."""
+        return self._streamed[sender.name]
+
     def status(self, node: SimNode) -> dict[str, Any]:
         """``ntmd status`` of a node."""
         answers = node.ask("status")
