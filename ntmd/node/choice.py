@@ -1,8 +1,8 @@
 """Which of several paths to a peer is best, the round trip aside.
 
-In this order: not towards a link that the peer does not use; the own link that the system prefers, for
-its order is the user's word on cost; direct before relay; the link that the peer calls its primary.
-Two paths equal in all that are compared by their round trips, with hysteresis
+In this order: not towards a link that the peer does not use; the own link that the system prefers,
+for its order is the user's word on cost; direct before relay; the link that the peer calls its
+primary. Two paths equal in all that are compared by their round trips, with hysteresis
 (:meth:`ntmd.node.path.PathBook.better`).
 """
 
