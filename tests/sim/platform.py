@@ -85,6 +85,12 @@ class Platform:
         identity = Identity(Role.DC, name, private, (leaf,), b"", self.capabilities())
         return DcIdentity(identity, sign_private, sign, domain, prefix)
 
+    def renewed(
+        self, key: bytes, role: Role, name: str, domain: str, prefix: ipaddress.IPv6Network | None
+    ) -> bytes:
+        """A fresh certificate for a key that has one."""
+        return self._issue(key, role, name, domain, prefix, 60)
+
     @staticmethod
     def capabilities() -> int:
         """What every party of a story can do."""
