@@ -30,7 +30,9 @@ LogLevel VERBOSE
 
 ECHO = """
 import socket, sys, threading
-server = socket.create_server(("::", int(sys.argv[1])), family=socket.AF_INET6)
+server = socket.create_server(
+    ("::", int(sys.argv[1])), family=socket.AF_INET6, dualstack_ipv6=True
+)
 def serve(client):
     while data := client.recv(65536):
         client.sendall(data)
