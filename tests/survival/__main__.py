@@ -24,7 +24,10 @@ from typing import Any
 from tests.survival import page
 from tests.survival.ground import RTT
 from tests.survival.products import Product, Unfit
+from tests.survival.products.nebula import Nebula
 from tests.survival.products.ntmd import Ntmd
+from tests.survival.products.openvpn import Openvpn
+from tests.survival.products.wireguard import Wireguard
 from tests.survival.run import repetition
 from tests.survival.scenarios import SCENARIOS, Scenario
 
@@ -39,8 +42,16 @@ def machine() -> str:
 
 def make(name: str, scenario: Scenario) -> Product:
     """The product of that name. Raises SystemExit for an unknown one."""
-    if name == "ntmd":
-        return Ntmd(apart=scenario.apart)
+    folder = OUT.parent / "bin"
+    match name:
+        case "ntmd":
+            return Ntmd(apart=scenario.apart)
+        case "wireguard-go":
+            return Wireguard(folder)
+        case "nebula":
+            return Nebula(folder)
+        case "openvpn":
+            return Openvpn()
     raise SystemExit(f"no product {name!r}")
 
 

@@ -1,4 +1,4 @@
-"""The lab of one repetition: a server in public, laptop and desk behind NATs, delay on each line."""
+"""The lab of one repetition: a server in public, laptop and desk behind NATs, and delay."""
 
 from __future__ import annotations
 

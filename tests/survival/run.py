@@ -162,7 +162,7 @@ def _idle(ground: Ground, product: Product, scenario: Scenario) -> tuple[Row, Ev
 
 
 def first_answer(noted: Row, end: float) -> Row:
-    """From the first datagram of the desk to the first echo at the desk, the round trip included."""
+    """From the desk's first datagram to the first echo; includes the round trip."""
     sent: Sequence[float] = noted["sent"]
     echoed: Sequence[Span] = noted["echoed"]
     at = echoed[0][1] if echoed else end

@@ -40,7 +40,7 @@ class Files(http.server.BaseHTTPRequestHandler):
 
     folder: Path
 
-    def do_GET(self) -> None:  # noqa: N802 - the base class wants this name
+    def do_GET(self) -> None:
         """Send the file."""
         note("https", self.client_address[1])
         data = memoryview((self.folder / "served").read_bytes())

@@ -74,7 +74,7 @@ def main(host: str) -> None:
     say("connected", "idle", client.getsockname()[1])
     family = client.family
     stream = socket.socket(family, socket.SOCK_STREAM)
-    stream.connect(client.getpeername()[:1] + (WEB_SOCKET,) + client.getpeername()[2:])
+    stream.connect((*client.getpeername()[:1], WEB_SOCKET, *client.getpeername()[2:]))
     with connect(f"ws://desk:{WEB_SOCKET}/", sock=stream, compression=None) as connection:
         say("connected", "ws", stream.getsockname()[1])
         threading.Thread(target=idle, args=(client,), daemon=True).start()

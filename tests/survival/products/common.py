@@ -1,0 +1,48 @@
+"""What the peers' setups share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from tests.e2e.actors import wait_for
+from tests.e2e.lab.netns import Namespace
+
+
+def reach(host: Namespace, address: str, timeout: float = 30) -> float:
+    """Ping until an answer comes; returns the seconds taken. Raises TimeoutError."""
+
+    def answered() -> bool:
+        return host.run("ping", "-c1", "-W1", address, check=False).returncode == 0
+
+    return wait_for(answered, timeout, 0.1)
+
+
+def stopped(child: subprocess.Popen[bytes]) -> None:
+    """kill -9."""
+    child.kill()
+    child.wait()
+
+
+def go_install(module: str, version: str, folder: Path) -> Path:
+    """A program built by ``go install``; kept. Raises SystemExit where it cannot be built."""
+    folder.mkdir(parents=True, exist_ok=True)
+    binary = folder.resolve() / module.rsplit("/", 1)[1]
+    if not binary.exists() or module_version(binary) != version:
+        done = subprocess.run(
+            ["go", "install", f"{module}@{version}"],
+            env={**os.environ, "GOBIN": str(folder.resolve())},
+            capture_output=True, text=True, timeout=900, check=False,
+        )  # fmt: skip
+        if done.returncode or not binary.exists():
+            raise SystemExit(f"go install {module}@{version} failed: {done.stderr[-2000:]}")
+    return binary
+
+
+def module_version(binary: Path) -> str:
+    """What ``go version -m`` says of a program."""
+    told = subprocess.run(
+        ["go", "version", "-m", str(binary)], capture_output=True, text=True, check=True
+    ).stdout
+    return next(line.split()[2] for line in told.splitlines() if line.split()[:1] == ["mod"])
