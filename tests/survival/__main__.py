@@ -152,7 +152,8 @@ def main() -> int:
         return 2
     options.out.parent.mkdir(parents=True, exist_ok=True)
     failed = run(options)
-    page.write(rows(options.out))
+    page.keep(rows(options.out))
+    page.write()
     return 1 if failed else 0
 
 

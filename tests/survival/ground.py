@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.e2e.lab import Lab, Nat, Uplink
+from tests.e2e.lab.nats import NatKind
 from tests.e2e.lab.netns import Namespace
-from tests.e2e.lab.topology import NatKind
 
 DELAY = 0.010  # seconds of each NAT's line, each way: 40 ms between the nodes, 20 to the server
 RTT = 4 * DELAY
@@ -29,8 +29,8 @@ class Place:
 class Ground:
     """Two places, and uplinks that come and go; each behind a NAT that was never used before."""
 
-    def __init__(self, lab: Lab, folder: Path, kind: NatKind = "port-restricted") -> None:
-        self.lab, self.folder, self.kind = lab, folder, kind
+    def __init__(self, lab: Lab, folder: Path, kind: NatKind, lifetime: int) -> None:
+        self.lab, self.folder, self.kind, self.lifetime = lab, folder, kind, lifetime
         self.server = lab.public("server", SERVER4, SERVER6)
         self.laptop = Place(lab.space("laptop"))
         self.desk = Place(lab.space("desk"))
@@ -39,7 +39,7 @@ class Ground:
 
     def fresh(self, *, v4: bool = True, v6: bool = False, loss: float = 0.0) -> Nat:
         """A NAT box with a new public address, on a line with delay."""
-        nat = self.lab.nat(self.kind, v4=v4, v6=v6, shim=True)
+        nat = self.lab.nat(self.kind, v4=v4, v6=v6, shim=True, lifetime=self.lifetime)
         assert nat.shim is not None
         nat.shim.set(delay=DELAY, loss=loss)
         return nat

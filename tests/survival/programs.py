@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tests.e2e.lab.netns import Namespace, sh
 from tests.e2e.programs import Lines, Sshd, digest
@@ -262,6 +262,21 @@ def prepare(folder: Path, name: str) -> None:
     (folder / "served").write_bytes(os.urandom(FILE))
 
 
+class Stream(Protocol):
+    """A TCP program that does something all the time."""
+
+    interval: float  # seconds between two things that it does
+
+    def times(self) -> list[float]:
+        """When it did something."""
+
+    def survived(self) -> bool:
+        """Whether it is whole; may end it."""
+
+    def close(self) -> None:
+        """End it."""
+
+
 class Everything:
     """All programs at once, from the laptop to the desk."""
 
@@ -280,7 +295,7 @@ class Everything:
         self.fetch = Fetch(laptop, folder, target)
         for end in to:
             self.talkers.tell(end, "udp", "rtp")
-        self.streams = {
+        self.streams: dict[str, Stream] = {
             "ssh": self.typing, "https": self.fetch, "websocket": self.visitor,
             "iperf3": self.iperf,
         }  # fmt: skip

@@ -31,7 +31,7 @@ def repetition(product: Product, scenario: Scenario, folder: Path, keep: Path | 
     """Runs it once; returns what each program noticed."""
     began = time.monotonic()
     with Lab("sv") as lab:
-        ground = Ground(lab, folder, scenario.kind)
+        ground = Ground(lab, folder, scenario.kind, scenario.lifetime)
         if scenario.before:
             scenario.before(ground)
         product.start(ground)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tests.e2e.lab import Nat
-from tests.e2e.lab.topology import NatKind
+from tests.e2e.lab.nats import LIFETIME, NatKind
 from tests.survival.ground import FIRST, Ground
 from tests.survival.measure import Span
 from tests.survival.products import Product
@@ -20,7 +20,7 @@ LOSS = 0.03
 SMALL_MTU = 1300
 WORSE = 200  # metric of a second link that is not the better one
 QUIET = 20.0  # seconds in which an idle tunnel carries nothing
-MAPPING = 30  # seconds that a NAT keeps an idle mapping (scaled)
+MAPPING = 30  # seconds that a NAT of the scaled scenario keeps an idle mapping
 LONG = 100.0  # seconds of the scaled idle hours: more than three lifetimes of a mapping
 
 NO_TOO_BIG = """
@@ -53,6 +53,7 @@ class Scenario:
     kind: NatKind = "port-restricted"
     apart: bool = False  # account server, coordinator and relay on hosts of their own
     quiet: float = QUIET
+    lifetime: int = LIFETIME  # seconds that a NAT keeps an idle mapping
     before: Callable[[Ground], None] | None = None
 
 
@@ -193,14 +194,6 @@ def outage(ground: Ground, product: Product) -> Event:
     return _switch(ground, ground.fresh(), pause=10)
 
 
-def short_mappings(ground: Ground) -> None:
-    """Every NAT forgets a mapping that is idle for 30 s."""
-    for place in (ground.laptop, ground.desk):
-        for nat in place.nats.values():
-            for key in ("udp_timeout", "udp_timeout_stream"):
-                nat.space.sysctl(f"netfilter/nf_conntrack_{key}", MAPPING)
-
-
 def nothing(ground: Ground, product: Product) -> Event:
     """Nothing happens but time."""
     return Event(time.monotonic())
@@ -261,7 +254,7 @@ SCENARIOS = {
         Scenario(
             "long-idle", "idle for hours (scaled)",
             "100 s of silence behind NATs that forget after 30 s; then the desk speaks",
-            nothing, "idle", quiet=LONG, before=short_mappings,
+            nothing, "idle", quiet=LONG, lifetime=MAPPING,
         ),
     )
 }  # fmt: skip

@@ -101,10 +101,11 @@ def serve_echo(listener: socket.socket) -> None:
 def main(folder: str) -> None:
     """Until it is ended."""
     files, web, words = (server_socket(port) for port in (HTTPS, WEB_SOCKET, ECHO))
-    works = [
-        (serve_files, (Path(folder), files)), (serve_web_socket, (web,)), (serve_echo, (words,))
-    ]  # fmt: skip
-    threads = [threading.Thread(target=work, args=given, daemon=True) for work, given in works]
+    threads = [
+        threading.Thread(target=serve_files, args=(Path(folder), files), daemon=True),
+        threading.Thread(target=serve_web_socket, args=(web,), daemon=True),
+        threading.Thread(target=serve_echo, args=(words,), daemon=True),
+    ]
     for thread in threads:
         thread.start()
     note("ready", 0)

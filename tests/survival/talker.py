@@ -44,7 +44,7 @@ class Flow:
         self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         self.socket.bind(("::", PORTS[self.name]))
         self.socket.setblocking(False)
-        self.address: tuple[str, int] | None = None
+        self.address: tuple[str, int] = ("::", 0)
 
     def start(self) -> None:
         """Send from now on. Names are asked for once; a peer over IPv4 is mapped."""
@@ -52,7 +52,7 @@ class Flow:
             self.peer, PORTS[self.name], socket.AF_INET6, socket.SOCK_DGRAM,
             flags=socket.AI_V4MAPPED | socket.AI_ALL,
         )  # fmt: skip
-        self.address = found[0][4][:2]
+        self.address = (str(found[0][4][0]), PORTS[self.name])
         self.on, self.due = True, time.monotonic()
 
     def pack(self) -> bytes:
