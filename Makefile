@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 OUT := out
 
-.PHONY: help build test-setup check unit sim e2e test demo bench mutants doc clean
+.PHONY: help build test-setup check unit sim e2e test demo bench survival figures mutants doc clean
 
 help:
 	@echo "make demo      two nodes behind NATs, real programs, one moves: what survives"
@@ -10,6 +10,8 @@ help:
 	@echo "make build     .venv/bin/{ntmd,ntm-server}"
 	@echo "make check unit sim e2e mutants    parts of make test"
 	@echo "make bench     side by side with wireguard-go, in one run"
+	@echo "make survival  what lives on when one end moves: docs/survival.md; PEERS=1: the peers, too"
+	@echo "make figures   bench and survival"
 
 build:
 	@.ci/setup build
@@ -25,7 +27,7 @@ check: test-setup
 	$(PY) -m pytest -q -p no:cacheprovider tests/meta
 
 unit: test-setup
-	$(PY) -m pytest -q -n 2 tests/unit tests/planes tests/fuzz
+	$(PY) -m pytest -q -n 2 tests/unit tests/planes tests/fuzz tests/survival
 
 sim: test-setup
 	$(PY) -m pytest -q -n 2 tests/sim tests/model
@@ -43,6 +45,14 @@ demo: test-setup
 
 bench: test-setup
 	$(PY) -m tests.bench --out $(OUT)/bench.json
+
+# Resumes: what stands in out/survival.jsonl is not run again. ONLY=hard,soft writes no page.
+survival: test-setup
+	$(PY) -m tests.survival --repeat $(or $(REPEAT),10) $(if $(ONLY),--only $(ONLY),--write)
+	$(if $(PEERS),.ci/setup peers && $(PY) -m tests.survival --products peers --repeat 3 \
+		$(if $(ONLY),--only $(ONLY),--write))
+
+figures: bench survival
 
 clean:
 	rm -rf .venv build out *.egg-info

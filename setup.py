@@ -31,6 +31,7 @@ DEV = [
     "mypy>=1.19",
     "import-linter>=2.6",
     "pg8000>=1.31",
+    "websockets>=15",
 ]
 
 setup(

@@ -1,7 +1,7 @@
-"""``make survival``: run what is missing of the matrix, append it, write the page.
+"""``make survival``: run what is missing of the matrix, append it to a file, write the page.
 
     python -m tests.survival [--products ntmd,...] [--only SCENARIO,...] [--repeat N]
-                             [--minutes M] [--out FILE] [--keep DIR]
+                             [--minutes M] [--out FILE] [--keep DIR] [--write]
 
 A repetition that stands in the file already, with the same version on the same machine, is not run
 again. Needs root.
@@ -27,11 +27,13 @@ from tests.survival.products import Product, Unfit
 from tests.survival.products.nebula import Nebula
 from tests.survival.products.ntmd import Ntmd
 from tests.survival.products.openvpn import Openvpn
+from tests.survival.products.tailscale import Tailscale
 from tests.survival.products.wireguard import Wireguard
 from tests.survival.run import repetition
 from tests.survival.scenarios import SCENARIOS, Scenario
 
 OUT = Path("out/survival.jsonl")
+PEERS = ("wireguard-go", "nebula", "openvpn", "tailscale")
 Row = dict[str, Any]
 
 
@@ -52,6 +54,8 @@ def make(name: str, scenario: Scenario) -> Product:
             return Nebula(folder)
         case "openvpn":
             return Openvpn()
+        case "tailscale":
+            return Tailscale(folder)
     raise SystemExit(f"no product {name!r}")
 
 
@@ -140,20 +144,24 @@ def words(text: str) -> list[str]:
 def main() -> int:
     """Exit code 0 if every repetition ran, whatever it found."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--products", type=words, default=["ntmd"])
+    parser.add_argument("--products", type=words, default=["ntmd"], help="or: peers")
     parser.add_argument("--only", type=words, default=list(SCENARIOS), help="scenarios")
     parser.add_argument("--repeat", type=int, default=10)
     parser.add_argument("--minutes", type=float, default=60, help="start nothing after these")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--keep", type=Path, help="keep the raw notes of each repetition here")
+    parser.add_argument("--write", action="store_true", help="write docs/survival.*")
     options = parser.parse_args()
+    if options.products == ["peers"]:
+        options.products = list(PEERS)
     if os.geteuid() != 0:
         print("the matrix needs network namespaces: run it as root", file=sys.stderr)
         return 2
     options.out.parent.mkdir(parents=True, exist_ok=True)
     failed = run(options)
-    page.keep(rows(options.out))
-    page.write()
+    if options.write:
+        page.keep(rows(options.out))
+        page.write()
     return 1 if failed else 0
 
 
