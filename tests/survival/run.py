@@ -7,6 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def repetition(product: Product, scenario: Scenario, folder: Path, keep: Path | 
         if scenario.before:
             scenario.before(ground)
         product.start(ground)
+        started = time.monotonic()
         work = {"all": _all, "peer": _peer, "idle": _idle}[scenario.set]
         before = carried(ground, product.device)
         programs, event = work(ground, product, scenario)
@@ -44,10 +46,12 @@ def repetition(product: Product, scenario: Scenario, folder: Path, keep: Path | 
             "tunnel_bytes": carried(ground, product.device) - before,
             "notes": product.notes(),
         }
+        judged = time.monotonic()
         if keep:
             shutil.copytree(folder, keep, ignore=shutil.ignore_patterns("*.sock", "served", "copy"))
             (keep / "event.json").write_text(json.dumps(dataclasses.asdict(event)))
-    row["seconds"] = round(time.monotonic() - began, 1)
+    marks = (began, started, judged, time.monotonic())
+    row["seconds"] = [round(b - a, 1) for a, b in pairwise(marks)]  # set up, run, take down
     return row
 
 
