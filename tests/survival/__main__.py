@@ -13,7 +13,6 @@ import argparse
 import datetime
 import json
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.survival import page
-from tests.survival.ground import RTT
+from tests.survival.ground import RTT, machine
 from tests.survival.products import Product, Unfit
 from tests.survival.products.nebula import Nebula
 from tests.survival.products.ntmd import Ntmd
@@ -35,11 +34,6 @@ from tests.survival.scenarios import SCENARIOS, Scenario
 OUT = Path("out/survival.jsonl")
 PEERS = ("wireguard-go", "nebula", "openvpn", "tailscale")
 Row = dict[str, Any]
-
-
-def machine() -> str:
-    """What the figures belong to."""
-    return f"{os.cpu_count()} cores for everything, Linux {platform.release()}"
 
 
 def make(name: str, scenario: Scenario) -> Product:

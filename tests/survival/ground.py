@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +17,11 @@ RTT = 4 * DELAY
 SERVER4 = ["198.51.100.1", "198.51.100.2"]
 SERVER6 = ["2001:db8:100::1"]
 FIRST, LATER = 100, 50  # route metrics: a link that comes later is the better one
+
+
+def machine() -> str:
+    """What the figures belong to."""
+    return f"{os.cpu_count()} cores for everything, Linux {platform.release()}"
 
 
 @dataclass
