@@ -149,9 +149,7 @@ def run(folder: Path) -> list[Meeting]:
             for side in "ab":
                 name = f"{side}-{kind}"
                 nodes[name] = Node(network(lab, kind, name), folder / name, name)
-        together(
-            (lambda name=name: join(name, name.partition("-")[2])) for name in nodes
-        )  # fmt: skip
+        together(functools.partial(join, name, name.partition("-")[2]) for name in nodes)
         found = []
         for kind in KINDS:
             for called in KINDS:
@@ -216,8 +214,8 @@ def page(found: list[Meeting], facts: Row) -> str:
 
 WORDS = [
     "Direct is impossible where families differ, where UDP is blocked, and where a symmetric NAT",
-    "meets one that filters by address and port (port-restricted, a carrier's, symmetric): the",
-    "outer port that the symmetric one will use is not known to the other before its first datagram.",
+    "meets one that filters by address and port (port-restricted, a carrier's, symmetric): its outer",
+    "port towards that one is not known before its first datagram arrives.",
     "The kinds are nftables rules, proved by a prober that knows nothing of ntmd",
     "(`tests/e2e/test_nats.py`); the carrier's NAT and the one behind it are port-restricted.",
     "UDP blocked: all UDP is dropped, and all TCP but 443 and 8443.",
