@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import json
 import sys
 import tempfile
@@ -214,8 +215,8 @@ def page(found: list[Meeting], facts: Row) -> str:
 
 WORDS = [
     "Direct is impossible where families differ, where UDP is blocked, and where a symmetric NAT",
-    "meets one that filters by address and port (port-restricted, a carrier's, symmetric): its outer",
-    "port towards that one is not known before its first datagram arrives.",
+    "meets one that filters by address and port (port-restricted, a carrier's, symmetric): the",
+    "outer port towards that one is not known before its first datagram arrives.",
     "The kinds are nftables rules, proved by a prober that knows nothing of ntmd",
     "(`tests/e2e/test_nats.py`); the carrier's NAT and the one behind it are port-restricted.",
     "UDP blocked: all UDP is dropped, and all TCP but 443 and 8443.",
