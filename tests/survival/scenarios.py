@@ -172,7 +172,8 @@ def rebind(ground: Ground, product: Product) -> Event:
     core.ip(f"route add {fresh}/32 dev {far}")
     box.ip(f"addr add {fresh}/32 dev wan")
     began = time.monotonic()
-    box.ip(f"addr del {nat.public4}/32 dev wan")  # masquerade drops the mappings with the address
+    box.ip(f"addr del {nat.public4}/32 dev wan")
+    box.run("conntrack", "-F")  # alone it would be no rebinding: the old port would be taken again
     core.ip(f"route del {nat.public4}/32 dev {far}")
     return Event(began)
 
