@@ -6,6 +6,7 @@ public the role of a hub: a peer of both, which forwards. PersistentKeepalive 25
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import time
@@ -22,6 +23,9 @@ PORT, MTU, KEEPALIVE = 51820, 1420, 25
 SOCKETS = Path("/var/run/wireguard")
 
 
+built = functools.cache(build)
+
+
 class Wireguard:
     """Three processes: hub, laptop, desk."""
 
@@ -29,7 +33,7 @@ class Wireguard:
         # Control sockets have one folder for the whole host: the names are unique to the run.
         self._devices = {name: f"w{os.getpid() % 100_000}{name[0]}" for name in ADDRESSES}
         self.device = self._devices["laptop"]
-        self._binary, self._version = build(folder)
+        self._binary, self._version = built(folder)
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._keys: dict[str, str] = {}
         self._hosts: dict[str, Namespace] = {}
