@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
+from tests.survival.ground import PATIENCE
 from tests.survival.measure import quantile
 from tests.survival.scenarios import SCENARIOS
 from tests.survival.summary import NEVER, Cell, short
@@ -17,7 +18,7 @@ STYLE = (
     ".s{font-size:12px;fill:#666}.n{font-size:13px}"
 )
 LEFT, WIDTH, RIGHT = 250, 560, 90
-LOW, HIGH = 5.0, 30_000.0  # ms, ends of the axis; "never" stands to the right of it
+LOW, HIGH = 5.0, PATIENCE * 1000  # ms, ends of the axis; "never" stands to the right of it
 ZONES = [
     (100, "nobody notices", "#e8f5ee"),
     (1000, "a syllable is missing", "#fdf6e3"),
@@ -116,7 +117,7 @@ def alive(table: Table, products: Sequence[str], names: Sequence[str]) -> str:
     parts = [
         text(20, 30, "What survived?", "t"),
         text(20, 50, "Share of the programs that were still the same connection, whole and alive, "
-             "at most 30 s later.", "s"),
+             f"at most {PATIENCE:.0f} s later.", "s"),
     ]  # fmt: skip
     for column, product in enumerate(products):
         parts.append(text(LEFT + (column + 0.5) * cell_width, top - 10, product, "n", "middle"))

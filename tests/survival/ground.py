@@ -14,6 +14,7 @@ from tests.e2e.lab.netns import Namespace
 
 DELAY = 0.010  # seconds of each NAT's line, each way: 40 ms between the nodes, 20 to the server
 RTT = 4 * DELAY
+PATIENCE = 60.0  # seconds after an event in which a program may come back
 SERVER4 = ["198.51.100.1", "198.51.100.2"]
 SERVER6 = ["2001:db8:100::1"]
 FIRST, LATER = 100, 50  # route metrics: a link that comes later is the better one

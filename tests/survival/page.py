@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.survival import figures
 from tests.survival.goals import GOALS
-from tests.survival.ground import RTT
+from tests.survival.ground import PATIENCE, RTT
 from tests.survival.measure import quantile
 from tests.survival.scenarios import SCENARIOS
 from tests.survival.summary import Cell, cells, newest, pair, short
@@ -43,12 +43,12 @@ tells the programs. What lives on, and how long was it silent?
   the nodes, half of that to the server. Each repetition has a lab of its own; every move goes to a
   NAT and a public address never seen before in it (but "back and forth", which goes back).
 - All programs at once, unmodified: `ssh` (a line typed ten times a second, `cat` gives it back),
-  `curl` over HTTPS (12 MB, paced to outlast the scenario, SHA-256 compared), a WebSocket (a number
+  `curl` over HTTPS (20 MB, paced to outlast the scenario, SHA-256 compared), a WebSocket (a number
   ten times a second each way, `websockets` with its default keep-alive), an idle TCP connection
   that speaks afterwards, `iperf3` (TCP at 10 Mbit/s, so that the machine is not the limit), a call
   each way and UDP 100/s each way. "Only the peer sends" and "idle" run less, as they say.
 - *Survived*: the same connection at both ends, nothing opened again, every byte right and in order,
-  and alive at the end. Flows of datagrams: arriving at the end. Watched for at most 30 s.
+  and alive at the end. Flows of datagrams: arriving at the end. Watched for at most {patience:.0f} s.
 - *Gap*: longest hole between datagrams that arrived, the worse way, less one interval. Time without
   any link does not count: a move is timed from the instant that the new address is usable (labs use
   `nodad`). Idle: from the desk's first datagram to the first answer to it.
@@ -93,7 +93,7 @@ def render(found: Sequence[Row]) -> dict[str, str]:
     names = [name for name in SCENARIOS if any((p, name) in table for p in products)]
     idle = SCENARIOS["long-idle"].words
     parts = [
-        INTRO.format(rtt=RTT * 1000, idle=idle),
+        INTRO.format(rtt=RTT * 1000, idle=idle, patience=PATIENCE),
         "## What ran\n",
         *versions(found, products),
         "\n## Goals of ntmd\n",

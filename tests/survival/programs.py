@@ -22,7 +22,7 @@ from tests.survival.visitor import INTERVAL as SAY
 
 ROOT = Path(__file__).parents[2]
 TYPING = 0.1  # seconds between two lines typed
-FILE = 12_000_000  # bytes: 60 s at the pace of the server
+FILE = 20_000_000  # bytes: 100 s at the pace of the server
 IPERF_RATE, IPERF_LOOK, IPERF_PORT = "10M", 0.1, "5301"
 LIVE = 1.0  # a program that did nothing for so long at the end is not back
 DEVNULL = subprocess.DEVNULL
