@@ -47,8 +47,8 @@ tells the programs. What lives on, and how long was it silent?
   ten times a second each way, `websockets` with its default keep-alive), an idle TCP connection
   that speaks afterwards, `iperf3` (TCP at 10 Mbit/s, so that the machine is not the limit), a call
   each way and UDP 100/s each way. "Only the peer sends" and "idle" run less, as they say.
-- *Survived*: the same connection at both ends, nothing opened again, every byte right and in order,
-  and alive at the end. Flows of datagrams: arriving at the end. Watched for at most {patience:.0f} s.
+- *Survived*: the same connection at both ends, nothing opened again, every byte right and in
+  order, alive at the end; a flow of datagrams: still arriving then. {patience:.0f} s at most.
 - *Gap*: longest hole between datagrams that arrived, the worse way, less one interval. Time without
   any link does not count: a move is timed from the instant that the new address is usable (labs use
   `nodad`). Idle: from the desk's first datagram to the first answer to it.
