@@ -1,19 +1,21 @@
 """The client of the account server: join, renew, leave; used by nodes and by servers.
 
-First trust is the join URL, ``https://HOST:PORT/join#v=1&ca=<64 hex digits>&k=<token>``: ``ca`` is
-the platform id, the SHA-256 of the CA's SubjectPublicKeyInfo. The CA is fetched without any check,
-compared with the fingerprint, and from then on is the only root; the system's roots are ignored
-(rule S12). An X25519 key cannot sign, so its possession is proved by rule C8.
+First trust is the join URL, ``https://HOST:PORT/join#v=1&ca=<64 hex digits>&k=<token>&at=<further
+addresses of the server, at the same port>``: ``ca`` is the platform id, the SHA-256 of the CA's
+SubjectPublicKeyInfo. All addresses are tried (:mod:`ntmd.runtime.eyeballs`). The CA is fetched
+without any check, compared with the fingerprint, and from then on is the only root; the system's
+roots are ignored (rule S12). An X25519 key cannot sign, so its possession is proved by rule C8.
 
 Synchronous, standard library only (``http.client`` and ``ssl``, imported on first use).
 """
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -33,6 +35,7 @@ from ntmd.runtime.enrolment import (
     decode,
     encode,
 )
+from ntmd.runtime.eyeballs import interleaved, race
 
 if TYPE_CHECKING:
     import ssl
@@ -40,7 +43,10 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT = 5.0  # seconds
 ANSWER_MAX = 8 << 20
-FRAGMENT = re.compile(r"v=1&ca=([0-9a-f]{64})(?:&k=([A-Za-z0-9_-]{16,128}))?\Z")
+MOST_HOSTS = 8
+FRAGMENT = re.compile(
+    r"v=1&ca=([0-9a-f]{64})(?:&k=([A-Za-z0-9_-]{16,128}))?(?:&at=([0-9A-Fa-f:.,]{3,400}))?\Z"
+)
 
 
 class AccountError(Complaint):
@@ -60,22 +66,31 @@ class AccountError(Complaint):
 
 @dataclass(frozen=True, slots=True)
 class JoinUrl:
-    """A join URL taken apart; ``token`` is empty in one that is meant for logging in."""
+    """A join URL taken apart; ``token`` is empty in one that is meant for logging in.
+
+    ``others`` are further addresses of the same server.
+    """
 
     host: str
     port: int
     platform_id: bytes
     token: str = ""
+    others: tuple[str, ...] = ()
 
     @property
     def base(self) -> str:
         """``https://HOST:PORT``, IPv6 addresses in brackets."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"https://{host}:{self.port}"
+        return base_of(self.host, self.port)
 
     def __str__(self) -> str:
         key = f"&k={self.token}" if self.token else ""
-        return f"{self.base}/join#v=1&ca={self.platform_id.hex()}{key}"
+        others = f"&at={','.join(self.others)}" if self.others else ""
+        return f"{self.base}/join#v=1&ca={self.platform_id.hex()}{key}{others}"
+
+
+def base_of(host: str, port: int) -> str:
+    """``https://HOST:PORT``, IPv6 addresses in brackets."""
+    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
 
 
 def parse_join_url(text: str) -> JoinUrl:
@@ -83,12 +98,16 @@ def parse_join_url(text: str) -> JoinUrl:
     try:
         parts = urlsplit(text.strip())
         host, port = parts.hostname or "", parts.port or 443
+        match = FRAGMENT.match(parts.fragment)
+        named = match[3].split(",") if match and match[3] else []
+        others = tuple(str(ipaddress.ip_address(each)) for each in named)
     except ValueError:
         raise _bad_url() from None
-    match = FRAGMENT.match(parts.fragment)
     if parts.scheme != "https" or not host or parts.path != "/join" or match is None:
         raise _bad_url()
-    return JoinUrl(host, port, bytes.fromhex(match[1]), match[2] or "")
+    if len(others) >= MOST_HOSTS:
+        raise _bad_url()
+    return JoinUrl(host, port, bytes.fromhex(match[1]), match[2] or "", others)
 
 
 def _bad_url() -> AccountError:
@@ -200,7 +219,8 @@ def _enrolment(
 ) -> Enrolment:
     answer = _prove(api, what, asked, private_key, sign_key)
     try:
-        given = Enrolment.read({**answer, "as_url": api.base, "ca": encode(api.ca)})
+        known = {"as_url": api.base, "as_hosts": list(api.hosts), "ca": encode(api.ca)}
+        given = Enrolment.read({**answer, **known})
         leaf = certs.parse_leaf(given.certificates[0])
     except (ValueError, IndexError, ProtocolError) as error:
         raise _not_understood(api) from error
@@ -242,40 +262,63 @@ def _member(api: _Api, answer: dict[str, Any], key: str) -> str:
 
 def _reach(url: JoinUrl) -> _Api:
     """Fetch the CA over an unchecked connection, and check its fingerprint."""
-    api = _Api(url.base, url.host, url.port, url.platform_id, b"")
-    ca = api.fetch_ca()
-    try:
-        matches = certs.platform_id_of(ca) == url.platform_id
-    except (ProtocolError, ValueError):
-        matches = False
-    if not matches:
-        raise AccountError(
-            f"the server at {url.base} has another fingerprint than the join URL says.",
-            "It is not the account server that invited you, or somebody sits in between.",
-            "Check the join URL; on a network with a sign-in page, sign in first.",
-            Exit.FAILED,
-            "wrong_fingerprint",
-        )
+    api = _Api((url.host, *url.others), url.port, url.platform_id, b"")
+    while True:
+        ca = api.fetch_ca()
+        try:
+            if certs.platform_id_of(ca) == url.platform_id:
+                break
+        except (ProtocolError, ValueError):
+            pass
+        if not api.give_up_host():
+            raise _wrong_fingerprint(api.base)
     api.ca = ca
     api.check_clock()
     return api
 
 
+def _wrong_fingerprint(base: str) -> AccountError:
+    return AccountError(
+        f"the server at {base} has another fingerprint than the join URL says.",
+        "It is not the account server that invited you, or somebody sits in between.",
+        "Check the join URL; on a network with a sign-in page, sign in first.",
+        Exit.FAILED,
+        "wrong_fingerprint",
+    )
+
+
 def _known(state: Enrolment) -> _Api:
     parts = urlsplit(state.as_url)
-    return _Api(state.as_url, parts.hostname or "", parts.port or 443, state.platform_id, state.ca)
+    hosts = (parts.hostname or "", *state.as_hosts)
+    return _Api(hosts, parts.port or 443, state.platform_id, state.ca)
 
 
 class _Api:
-    """Requests to one account server; ``ca`` (DER) is the only root once it is set."""
+    """Requests to one account server; ``ca`` (DER) is the only root once it is set.
 
-    def __init__(self, base: str, host: str, port: int, platform_id: bytes, ca: bytes) -> None:
-        self.base = base
+    ``hosts`` are its addresses; the one that answered first serves the requests that follow.
+    """
+
+    def __init__(self, hosts: Sequence[str], port: int, platform_id: bytes, ca: bytes) -> None:
+        self.hosts = interleaved(hosts)
         self.ca = ca
         self.platform_id = platform_id
         self.server_ms = 0  # the server's clock at its last answer
-        self._host = host
+        self._host = self.hosts[0]
+        self._tried = self.hosts
         self._port = port
+
+    @property
+    def base(self) -> str:
+        """``https://HOST:PORT`` of the address in use."""
+        return base_of(self._host, self._port)
+
+    def give_up_host(self) -> bool:
+        """The address in use is somebody else's here; whether there are others to try."""
+        given_up = self._host
+        self._tried = tuple(host for host in self.hosts if host != given_up)
+        self.hosts = self._tried or self.hosts
+        return bool(self._tried)
 
     def fetch_ca(self) -> bytes:
         """``GET /ca`` without any check of who answers."""
@@ -322,8 +365,10 @@ class _Api:
         import http.client
         import ssl
 
-        connection = self._connection(http.client.HTTPSConnection, checked)
+        connection: HTTPSConnection | None = None
         try:
+            self._host, connection = race(self._tried, lambda host: self._connect(host, checked))
+            self._tried = (self._host,)
             connection.request(method, path, body, headers)
             answer = connection.getresponse()
             self._note_date(answer.getheader("Date"))
@@ -333,10 +378,16 @@ class _Api:
         except (OSError, http.client.HTTPException) as error:
             raise self._unreachable(error) from error
         finally:
-            connection.close()
+            if connection is not None:
+                connection.close()
 
-    def _connection(self, kind: Callable[..., HTTPSConnection], checked: bool) -> HTTPSConnection:
-        return kind(self._host, self._port, timeout=CONNECT_TIMEOUT, context=self._context(checked))
+    def _connect(self, host: str, checked: bool) -> HTTPSConnection:
+        from http.client import HTTPSConnection
+
+        context = self._context(checked)
+        made = HTTPSConnection(host, self._port, timeout=CONNECT_TIMEOUT, context=context)
+        made.connect()
+        return made
 
     def _context(self, checked: bool) -> ssl.SSLContext:
         import ssl
@@ -369,13 +420,16 @@ class _Api:
     def _unreachable(self, error: Exception) -> AccountError:
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return AccountError(
-            f"the account server at {self.base} cannot be reached: {why}.",
+            f"the account server at {self._everywhere()} cannot be reached: {why}.",
             "Nothing was changed.",
             "Check the network, that `ntm-server` runs there, and that a firewall lets TCP port"
             f" {self._port} pass.",
             Exit.UNREACHABLE,
             "unreachable",
         )
+
+    def _everywhere(self) -> str:
+        return " or ".join(base_of(host, self._port) for host in self._tried)
 
 
 def _not_understood(api: _Api) -> AccountError:

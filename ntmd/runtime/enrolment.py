@@ -106,7 +106,8 @@ class Enrolment:
 
     ``platform_id`` (32 bytes), ``ca`` and the certificates are DER; ``prefix`` is the platform's
     /48. ``dc`` is the coordinator of the own domain (None for the coordinator itself) and
-    ``domains`` are all domains of the platform. Of servers only: ``delegation`` (a coordinator's
+    ``domains`` are all domains of the platform. ``as_hosts`` are all addresses of the
+    account server, at the port of ``as_url``. Of servers only: ``delegation`` (a coordinator's
     /64), ``sign_certificate`` (its ``dc-sign`` leaf) and ``directory`` (all coordinators).
     """
 
@@ -123,6 +124,7 @@ class Enrolment:
     delegation: str = ""
     sign_certificate: bytes = b""
     directory: tuple[Coordinator, ...] = ()
+    as_hosts: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -135,6 +137,7 @@ class Enrolment:
             "ca": encode(self.ca),
             "certificates": [encode(certificate) for certificate in self.certificates],
             "as_url": self.as_url,
+            "as_hosts": list(self.as_hosts),
             "prefix": self.prefix,
             "dc": self.dc.plain() if self.dc else None,
             "domains": list(self.domains),
@@ -179,6 +182,7 @@ class Enrolment:
             delegation=_prefix(given["delegation"], 64) if given.get("delegation") else "",
             sign_certificate=decode(given.get("sign_certificate") or ""),
             directory=tuple(Coordinator.read(item) for item in directory),
+            as_hosts=tuple(_text(item, 253) for item in _list(given.get("as_hosts", []), 16)),
         )
 
 

@@ -32,6 +32,7 @@ from ntm_as.web import application
 from ntmd.proto import certs, timing
 from ntmd.proto.crypto import ed25519_public
 from ntmd.proto.errors import ProtocolError
+from ntmd.runtime.account import JoinUrl, base_of
 from ntmd.runtime.clock import wall_ms
 from ntmd.runtime.complaints import Complaint
 from ntmd.runtime.journal import journal
@@ -103,12 +104,12 @@ class AsServer:
     @property
     def base(self) -> str:
         """``https://HOST:PORT`` of the first address that others can reach."""
-        host = self._listen[0]
-        return f"https://[{host}]:{self.port}" if ":" in host else f"https://{host}:{self.port}"
+        return base_of(self._listen[0], self.port)
 
     def join_url(self, token: str) -> str:
-        """The line that invites."""
-        return f"{self.base}/join#v=1&ca={self.core.platform.id.hex()}&k={token}"
+        """The line that invites; it carries every address listened on."""
+        first, *others = self._listen
+        return str(JoinUrl(first, self.port, self.core.platform.id, token, tuple(others)))
 
     async def start(self) -> None:
         """Open CA, database and sockets, and serve; Complaint if something cannot be had."""

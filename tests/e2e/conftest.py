@@ -70,10 +70,7 @@ class Town:
         host = self.lab.space(name)
         self.lab.plug(host, "eth0", nat)
         node = Node(host, self.folder / name, name)
-        url = self.server.invite()
-        if nat.public4 is None:  # an operator gives such a laptop the server's IPv6 address
-            url = url.replace(SERVER4[0], f"[{SERVER6[0]}]")
-        node.join(url, *(options or ("--dns", "file")))
+        node.join(self.server.invite(), *(options or ("--dns", "file")))
         self.nodes.append(node)
         return node
 

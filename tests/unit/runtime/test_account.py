@@ -13,6 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,13 @@ HOUR = 3_600_000
 class Running:
     """An account server on an event loop in a thread of its own."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self, directory: Path, listen: tuple[str, ...] = ("127.0.0.1", "::1"), port: int = 0
+    ) -> None:
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
-        self.server = AsServer(directory, ["127.0.0.1", "::1"], 0)
+        self.server = AsServer(directory, listen, port)
         self.call(self.server.start())
         self.sign_key = os.urandom(32)
         self.dc = account.enrol_server(
@@ -114,6 +117,36 @@ def test_join_renew_and_leave(running: Running) -> None:
 def test_over_ipv6_too(running: Running) -> None:
     url = running.invite().replace("127.0.0.1", "[::1]")
     assert account.enrol_node(url, "six", os.urandom(32)).as_url.startswith("https://[::1]:")
+
+
+def test_an_invitation_names_every_address_and_each_is_tried(
+    running: Running, tmp_path: Path
+) -> None:
+    url = parse_join_url(running.invite())
+    assert (url.host, url.others) == ("127.0.0.1", ("::1",))
+    dead = str(replace(url, host="127.0.0.2"))
+    key = os.urandom(32)
+    given = account.enrol_node(dead, "raced", key)
+    assert given.as_url == f"https://[::1]:{url.port}"
+    assert given.as_hosts == ("127.0.0.2", "::1")
+    assert Enrolment.from_json(given.to_json()) == given
+    moved = replace(given, as_url=f"https://127.0.0.2:{url.port}")
+    assert account.renew_node(moved, key).as_url == given.as_url
+    other = Running(tmp_path, ("127.0.0.2",), url.port)
+    try:  # by now somebody else serves at one of the addresses
+        assert account.renew_node(moved, key).as_url == given.as_url
+        fresh = replace(parse_join_url(running.invite()), host="127.0.0.2")
+        assert account.enrol_node(str(fresh), "other", key2 := os.urandom(32)).name
+        alone = replace(fresh, others=())
+        assert error_of(lambda: account.enrol_node(str(alone), "x", key2)).error == (
+            "wrong_fingerprint"
+        )
+    finally:
+        other.end()
+    nobody = replace(url, host="127.0.0.2", others=("127.0.0.3",))
+    text = error_of(lambda: account.enrol_node(str(nobody), "x", key)).text
+    assert "127.0.0.2" in text
+    assert "127.0.0.3" in text
 
 
 def test_a_wrong_fingerprint_ends_it_before_the_token_is_sent(running: Running) -> None:
@@ -215,6 +248,8 @@ def test_a_wrong_clock_is_named(running: Running, monkeypatch: pytest.MonkeyPatc
         "https://x:99999/join#v=1&ca=" + "0" * 64 + "&k=" + "x" * 32,
         "https://[::1/join#v=1&ca=" + "0" * 64 + "&k=" + "x" * 32,
         "https://x/join#v=1&ca=" + "0" * 64,
+        "https://x/join#v=1&ca=" + "0" * 64 + "&k=" + "x" * 32 + "&at=1.2.3",
+        "https://x/join#v=1&ca=" + "0" * 64 + "&k=" + "x" * 32 + "&at=" + ",".join(["::1"] * 8),
     ],
 )
 def test_what_is_no_join_url(text: str) -> None:
