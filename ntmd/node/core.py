@@ -113,11 +113,10 @@ class NodeCore(Parts):
             case NetworkChanged():
                 self.moves.network_changed(event, now)
             case SocketOpened():
-                self._socket_opened(event, now)
+                if not self.underlay.streams.opened(event, now):
+                    self._socket_opened(event, now)
             case SocketFailed():
-                socket = self.underlay.failed(event, now)
-                if socket is not None:
-                    self.moves.socket_failed(socket, now)
+                self._socket_failed(event, now)
             case NoTunnelFor():
                 self.calls.want_address(event.address, now)
             case NameAsked():
@@ -197,7 +196,7 @@ class NodeCore(Parts):
     def _within_budget(self, output: SendDatagram, now: float) -> bool:
         """Whether a first-contact datagram to an unproven candidate may leave (rule S7)."""
         data, path = output.data, output.path
-        if data[0] != Kind.INITIATION or path.relayed:
+        if data[0] != Kind.INITIATION or path.relayed or self.underlay.streams.has(path.socket):
             return True
         servers = [self.registration.uplink, *(r.uplink for r in self.relays.by_name.values())]
         if any(path.remote in uplink.endpoints for uplink in servers):
@@ -245,6 +244,14 @@ class NodeCore(Parts):
         if not self._greeted:
             self._greeted = True
             self._greet(now)
+
+    def _socket_failed(self, event: SocketFailed, now: float) -> None:
+        stream = self.underlay.streams.failed(event)
+        socket = stream.socket if stream is not None else self.underlay.failed(event, now)
+        if stream is not None:
+            stream.owner.stream_failed(event.socket, event.text, now)
+        if socket is not None and (stream is None or socket.local is not None):
+            self.moves.socket_failed(socket, now)
 
     def _greet(self, now: float) -> None:
         """After a start: call every peer that was active lately; its keys to us are gone (S4)."""

@@ -22,6 +22,7 @@ PEER = "peer/"
 SELF = "self"
 RELAYS = "relays"
 COORDINATOR = "coordinator"
+COORDINATOR_TLS = "coordinator tls"
 CLOCK = "clock"
 SEQUENCE = "sequence"
 
@@ -70,6 +71,7 @@ class Memory:
         self.domains: tuple[str, ...] = ()
         self.relays: tuple[RelayInfo, ...] = ()
         self.coordinator: tuple[Endpoint, ...] = ()
+        self.coordinator_tls: tuple[Endpoint, ...] = ()
         self.clock_ms = 0
         for key in sorted(stored):
             self._load(key, stored[key])
@@ -86,6 +88,8 @@ class Memory:
                 self.relays = tuple(_read_relay(item) for item in _fields(value, 2)[1])
             elif key == COORDINATOR:
                 self.coordinator = tuple(Endpoint.unpack(e) for e in _fields(value, 2)[1])
+            elif key == COORDINATOR_TLS:
+                self.coordinator_tls = tuple(Endpoint.unpack(e) for e in _fields(value, 2)[1])
             elif key == CLOCK:
                 self.clock_ms = int(_fields(value, 2)[1])
         except (ProtocolError, ValueError, TypeError, KeyError):
@@ -142,6 +146,13 @@ class Memory:
             self.coordinator = endpoints
             self._emit(Store(COORDINATOR, pack([VERSION, [e.pack() for e in endpoints]])))
 
+    def keep_coordinator_tls(self, endpoints: tuple[Endpoint, ...]) -> None:
+        """Remember where the coordinator says it listens for TLS (rule S12)."""
+        if endpoints != self.coordinator_tls:
+            self.coordinator_tls = endpoints
+            packed = pack([VERSION, [e.pack() for e in endpoints]])
+            self._emit(Store(COORDINATOR_TLS, packed))
+
     def keep_clock(self, platform_ms: int) -> None:
         """Raise the lower bound of the clock; written at most once an hour of platform time."""
         if platform_ms > self.clock_ms + 3_600_000:
@@ -157,14 +168,18 @@ def _fields(value: bytes, count: int) -> list[Any]:
 
 
 def _write_relay(relay: RelayInfo) -> list[Any]:
-    return [relay.name, relay.certificate, [e.pack() for e in relay.endpoints]]
+    return [
+        relay.name,
+        relay.certificate,
+        [e.pack() for e in relay.endpoints],
+        [e.pack() for e in relay.tls],
+    ]
 
 
 def _read_relay(item: Any) -> RelayInfo:
-    name, certificate, endpoints = item
-    return RelayInfo(
-        str(name), bytes(certificate), tuple(Endpoint.unpack(bytes(e)) for e in endpoints)
-    )
+    name, certificate, *lists = item
+    udp, tls = (tuple(Endpoint.unpack(bytes(e)) for e in each) for each in (*lists, [])[:2])
+    return RelayInfo(str(name), bytes(certificate), udp, tls)
 
 
 def _write_peer(peer: KnownPeer) -> bytes:
@@ -200,7 +215,7 @@ def _read_peer(value: bytes) -> KnownPeer:
         bytes(dc_sign),
         tuple(Endpoint.unpack(bytes(e)) for e in endpoints),
         tuple(Resumption(bytes(i), bytes(s), int(u)) for i, s, u in resumption),
-        tuple(RelayGrant(_read_relay(g[:3]), bytes(g[3])) for g in grants),
+        tuple(RelayGrant(_read_relay(g[:-1]), bytes(g[-1])) for g in grants),
         str(home_relay),
         int(active_ms),
         bool(met),

@@ -95,6 +95,11 @@ class NatTests:
                     lambda at, s=socket: self._filtering(s, at),  # type: ignore[misc]
                 )
 
+    def again(self, number: int, now: float) -> None:
+        """UDP passes on this socket where it did not before: test it (again)."""
+        self._started.discard(number)
+        self.run(self.endpoints, now)
+
     def _main(self, socket: OwnSocket) -> Path | None:
         """The way to the coordinator on this very socket."""
         current = self._uplink.path

@@ -88,6 +88,8 @@ class Receive:
                 self._ended(event, now)
             case ResetSeen():
                 self._common.counters["reset_seen"] += 1
+                if uplink := self._uplink(event.handle):
+                    uplink.call(now)  # on every way: the one in use may be dead besides
 
     def _uplink(self, handle: int) -> Uplink | None:
         """The coordinator's or a relay's association of this handle."""
@@ -167,7 +169,6 @@ class Receive:
         match message:
             case Probe():
                 self._answer(event, message.nonce, tunnel, now)
-                self._follow.probed(tunnel, event, message)
                 self._steering.noticed(tunnel, event.path, now)
             case Answer():
                 self._prober.answered(event.handle, message, event.path, now)

@@ -75,7 +75,9 @@ class Registration:
             announce=self._announce,
             seen=seen,
         )
+        self.uplink.race.endpoints = common.memory.coordinator_tls or common.home.tls
         self.nat = NatTests(common, underlay, prober, self.uplink, self.refresh)
+        self.uplink.race.promoted = self.nat.again
 
     def configure(self) -> None:
         """Wish for the TUN once the address is known; again only if something differs."""
@@ -113,7 +115,7 @@ class Registration:
 
     def _up(self, first: bool, now: float) -> None:
         path = self.uplink.path
-        if path is not None:
+        if path is not None and not self.uplink.race.carries:
             stored = self._common.memory.coordinator
             rest = tuple(e for e in stored if e != path.remote)
             self._common.memory.keep_coordinator((path.remote, *rest)[:8])
@@ -219,6 +221,9 @@ class Registration:
         changed = False
         if self.uplink.path is not None:
             changed = self.uplink.saw(self.uplink.path.socket, reply.observed, now)
+        if reply.tls:
+            common.memory.keep_coordinator_tls(reply.tls)
+            self.uplink.race.endpoints = reply.tls
         self._relays_known(reply.relays, now)
         self.nat.run(reply.probe_endpoints, now)
         self.say_state(now)

@@ -47,6 +47,7 @@ class Leg:
     grant_id: bytes
     peer: Peer
     delivery: int
+    issued_ms: int
     leg: int = 0
     opening: bool = False
     reset_token: bytes = b""
@@ -99,7 +100,7 @@ class Relays:
         known = self.by_name.get(info.name)
         if known is not None and known.uplink.peer.key == leaf.key:
             known.info = info
-            known.uplink.endpoints = info.endpoints
+            known.uplink.endpoints, known.uplink.race.endpoints = info.endpoints, info.tls
             return known
         name = info.name
         uplink = Uplink(
@@ -113,6 +114,7 @@ class Relays:
             announce=lambda at: self._announce(name, at),
             seen=self._seen,
         )
+        uplink.race.endpoints = info.tls
         relay = self.by_name[name] = Relay(info, uplink)
         return relay
 
@@ -146,12 +148,6 @@ class Relays:
         if not stays and best != self.home_name:
             self.home_name = best
             self._home_changed(best, now)
-
-    def uplinks(self) -> list[Uplink]:
-        """The associations of all relays in use, the home relay's first."""
-        order = sorted(self.by_name, key=lambda n: (n != self.home_name, n))
-        used = [self.by_name[name] for name in order]
-        return [relay.uplink for relay in used if relay.home or relay.legs]
 
     def warm(self) -> list[Uplink]:
         """The associations that are kept alive."""
@@ -231,7 +227,7 @@ class Relays:
             if leg is None:
                 self._replace_older(relay, peer, now)
                 delivery = self._common.engine.draw_index(now)
-                leg = Leg(item.grant, grant.grant_id, peer, delivery)
+                leg = Leg(item.grant, grant.grant_id, peer, delivery, grant.issued_ms)
                 relay.legs[grant.grant_id] = leg
             leg.grant = item.grant
             if relay.uplink.up:
@@ -280,8 +276,10 @@ class Relays:
             self._forget(relay, leg, now)
 
     def _close_superseded(self, relay: Relay, leg: Leg, now: float) -> None:
+        """Both ends must keep the same leg: the one of the later grant, whichever opened last."""
         for other in list(relay.legs.values()):
-            if other is not leg and other.peer.key == leg.peer.key:
+            older = (other.issued_ms, other.grant_id) < (leg.issued_ms, leg.grant_id)
+            if older and other.peer.key == leg.peer.key:
                 handle = relay.uplink.handle
                 if handle is not None:
                     request = LegClose(0, other.grant_id)
@@ -343,7 +341,7 @@ class Relays:
     def name_of(self, path: Path) -> str:
         """Which relay a relayed path passes."""
         for name, relay in self.by_name.items():
-            if path.remote in relay.info.endpoints:
+            if path.remote in relay.info.endpoints or path.remote in relay.info.tls:
                 return name
         return ""
 

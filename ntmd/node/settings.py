@@ -28,7 +28,7 @@ class Home:
 
     ``endpoints`` are the coordinator's addresses of both families; ``dc_sign`` is the certificate
     (DER) that verifies this domain's node records, empty while unknown; ``domains`` are the
-    suffixes that the stub resolver answers for.
+    suffixes that the stub resolver answers for. ``tls`` is where the coordinator listens for TLS.
     """
 
     domain: str
@@ -36,3 +36,4 @@ class Home:
     endpoints: tuple[Endpoint, ...]
     dc_sign: bytes = b""
     domains: tuple[str, ...] = ()
+    tls: tuple[Endpoint, ...] = ()

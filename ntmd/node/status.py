@@ -75,6 +75,7 @@ class Status:
         return {
             "domain": self._common.home.domain,
             "endpoint": str(endpoint) if endpoint else None,
+            "transport": "tls" if uplink.race.carries else "udp",
             "reachable": uplink.up,
             "last_seen_s": None if heard is None else round(now - heard, 1),
         }
@@ -89,7 +90,19 @@ class Status:
             "mapping": facts.mapping.value,
             "filtering": facts.filtering.value,
             "usable": socket.local is not None,
+            "udp": self._udp(socket, seen is not None),
         }
+
+    def _udp(self, socket: OwnSocket, seen: bool) -> str:
+        """``open``, ``blocked`` (servers are reached over TLS instead) or ``no answer`` (yet)."""
+        return "blocked" if socket.number in self._blocked() else "open" if seen else "no answer"
+
+    def _blocked(self) -> dict[int, None]:
+        """UDP sockets on whose networks servers answer over TLS only, in order."""
+        uplinks = [self._registration.uplink, *(r.uplink for r in self._relays.by_name.values())]
+        streams = self._underlay.streams
+        carried = [u.path.socket for u in uplinks if u.path is not None and u.race.carries]
+        return dict.fromkeys(streams.base(number) for number in carried)
 
     def relay(self, relay: Relay) -> dict[str, Any]:
         """One relay."""
@@ -99,6 +112,7 @@ class Status:
             "name": relay.info.name,
             "endpoint": str(endpoint) if endpoint else None,
             "rtt_ms": _ms(uplink.rtt),
+            "transport": "tls" if uplink.race.carries else "udp",
             "reachable": uplink.up,
             "home": relay.home,
             "legs": sum(1 for leg in relay.legs.values() if leg.leg),
@@ -108,7 +122,7 @@ class Status:
         """One path of a peer."""
         if path is None:
             return {"kind": "none"}
-        socket = self._underlay.sockets.get(path.socket)
+        socket = self._underlay.find(path.socket)
         local = None
         if socket is not None and socket.local is not None:
             local = f"{socket.network.address}:{socket.local.port}"
@@ -116,6 +130,7 @@ class Status:
                 local = f"[{socket.network.address}]:{socket.local.port}"
         return {
             "kind": "relay" if path.relayed else "direct",
+            "transport": self._underlay.transport(path.socket),
             "interface": self._underlay.interface(path.socket),
             "local": local,
             "remote": str(path.remote),
@@ -151,7 +166,6 @@ class Status:
         for socket in self._underlay.usable():
             row = self._socket(socket)
             row["families"] = [socket.network.family]
-            row["udp"] = "open" if row["reflexive"] else "no answer"
             rows.append(row)
         return {
             "underlay": rows,
@@ -178,6 +192,12 @@ class Status:
             found.append(("coordinator", "warning", text))
         if registration.complaint:
             found.append(("registration", "error", registration.complaint))
+        for number in self._blocked():
+            text = (
+                f"UDP gets no answer on {self._underlay.interface(number)}: "
+                "servers are reached over TLS, and peers only through a relay"
+            )
+            found.append(("udp-blocked", "warning", text))
         off = self._common.clock.wrong_by()
         if off:
             text = f"the clock is off by {off:.0f} s; platform time is used instead"

@@ -7,14 +7,13 @@ a growing sequence (rule C7), and calls again with a growing pause while the ser
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 
 from ntmd.node.common import Common
 from ntmd.node.probing import Prober, Proof
+from ntmd.node.race import Race
 from ntmd.node.underlay import Underlay
 from ntmd.proto.events import CallFailed, Established
-from ntmd.proto.timing import STANDBY_FRESH
 from ntmd.proto.types import Endpoint, Path, Peer
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
@@ -32,18 +31,8 @@ class Link(Enum):
     SILENT = "silent"
 
 
-@dataclass(frozen=True, slots=True)
-class Spare:
-    """A way on another own socket that answered: round trip and when, seconds."""
-
-    path: Path
-    rtt: float
-    at: float
-
-
 class Uplink:
-    """One server. ``path`` is where it is spoken to; ``observed`` what it saw of each socket;
-    ``spares`` are ways on other own sockets that answer too, by socket."""
+    """One server. ``path`` is where it is spoken to; ``observed`` what it saw of each socket."""
 
     def __init__(
         self,
@@ -74,7 +63,7 @@ class Uplink:
         self.rtt: float | None = None
         self.last_heard: float | None = None
         self.observed: dict[int, Endpoint] = {}
-        self.spares: dict[int, Spare] = {}
+        self.race = Race(self, common, underlay, prober)
 
     @property
     def up(self) -> bool:
@@ -83,13 +72,18 @@ class Uplink:
 
     def call(self, now: float) -> None:
         """Shake hands on every way at once; the first answer carries."""
-        ways = self._underlay.ways(self.endpoints)
+        ways = self._ways()
         if not ways:
             self.state = Link.IDLE if self.handle is None else Link.SILENT
             return
         if self.state is not Link.SILENT:
             self.state = Link.CALLING
         self.handle = self._common.engine.call(self.peer, ways, now)
+        self.race.expect(now)
+
+    def _ways(self) -> list[Path]:
+        """Every way to the server: over UDP, then over TLS where that is open."""
+        return [*self._underlay.ways(self.endpoints), *self.race.ways()]
 
     def established(self, event: Established, now: float) -> None:
         """A session with the server is confirmed."""
@@ -98,11 +92,12 @@ class Uplink:
         self._common.timers.cancel(("recall", self.peer.key))
         if event.first:
             self.seq = 0
-            self.spares.clear()
-        if self.path is None or event.first or not self.proven or not self._carries(self.path):
+        self.state = Link.UP
+        if self.path is None or event.first:
             self.path = event.path
             self._common.engine.set_primary(event.handle, self.path, self.seq)
-        self.state = Link.UP
+        elif event.path != self.path and not (self.proven and self._carries(self.path)):
+            self._take(event.path, now)  # the server goes by the sequence, not by the session
         self.heard(event.path, now)
         self._up(event.first, now)
 
@@ -121,6 +116,7 @@ class Uplink:
         """A whole ladder went unanswered."""
         if self.state is Link.UP:
             self.state = Link.SILENT
+            self.proven = False
             self._failures = 0
             self._down(now)
             self.call(now)
@@ -142,6 +138,7 @@ class Uplink:
         self.last_heard = now
         if path == self.path:
             self.proven = True
+        self.race.heard(path, now)
 
     def saw(self, socket: int, observed: Endpoint | None, now: float) -> bool:
         """The server told which source it saw; True if that differs from before."""
@@ -165,6 +162,7 @@ class Uplink:
             done(not changed, at)
 
         self._prober.start(self.handle, self.path, now, won, lost=self.silent, purpose="keepalive")
+        self.race.expect(now)
 
     def _answered(self, proof: Proof, now: float) -> None:
         if proof.path == self.path:
@@ -175,9 +173,7 @@ class Uplink:
         """Sockets came or went: move to the best way. True if the path changed."""
         for socket in [s for s in self.observed if not self._underlay.is_open(s)]:
             del self.observed[socket]
-        for socket in [s for s in self.spares if not self._underlay.is_open(s)]:
-            del self.spares[socket]
-        ways = self._underlay.ways(self.endpoints)
+        ways = self._ways()
         if not ways:
             if self.path is not None and not self._carries(self.path):
                 self.proven = False
@@ -189,6 +185,7 @@ class Uplink:
             else:
                 self.call(now)
             return False
+        self.race.network_changed(now)
         best = self._best(ways)
         if best == self.path and self.proven:
             return False
@@ -196,7 +193,7 @@ class Uplink:
         self._rekey_later(now)
         for way in ways:
             if way != best:
-                self._prober.start(self.handle, way, now, self._alternative, purpose="move")
+                self._prober.start(self.handle, way, now, self.alternative, purpose="move")
         if not self.up:
             self.call(now)
         return True
@@ -205,9 +202,6 @@ class Uplink:
         """The best socket's way, to the endpoint in use where the family allows."""
         if self.path is not None and self.path in ways and self.proven:
             return self.path
-        spares = [s.path for s in self.spares.values() if s.path in ways]
-        if spares:
-            return min(spares, key=lambda w: (self._underlay.rank(w.socket), w))
         first = [w for w in ways if w.socket == ways[0].socket]
         same = [w for w in first if self.path is not None and w.remote == self.path.remote]
         return (same or first)[0]
@@ -232,73 +226,26 @@ class Uplink:
         self._prober.cancel(self.handle)
         self._common.engine.set_primary(self.handle, path, self.seq)
         self._announce(now)
+        self.race.expect(now)
 
     def announce_again(self, now: float) -> None:
         """The same path under a greater sequence: the NAT's mapping may be another one by now."""
         if self.handle is not None and self.path is not None and self._carries(self.path):
             self._take(self.path, now)
 
-    def _alternative(self, proof: Proof, now: float) -> None:
+    def alternative(self, proof: Proof, now: float) -> None:
         """A way that was not chosen answers: take it if the chosen one does not."""
         self.saw(proof.path.socket, proof.answer.observed, now)
         self.last_heard = now
         if not self.proven and self._underlay.is_open(proof.path.socket):
-            self._take(proof.path, now)
-            self.proven = True
+            self.promote(proof, now)
 
-    # -------------------------------------------------------------- other own links
-
-    def warm(self, socket: int, now: float, then: Callable[[float], None] | None = None) -> None:
-        """Ask the server over an own socket that is not in use; ``then`` when it answered."""
-        way = self._way_on(socket)
-        if way is None or self.handle is None or not self.up:
-            return
-        if self._prober.under_way(self.handle, way) and then is None:
-            return
-
-        def answered(proof: Proof, at: float) -> None:
-            self.last_heard = at
-            if self._underlay.is_open(socket):
-                self.spares[socket] = Spare(way, proof.rtt, at)
-                self.saw(socket, proof.answer.observed, at)
-                if then is not None:
-                    then(at)
-
-        def silent(at: float) -> None:
-            self.spares.pop(socket, None)
-
-        self._prober.start(self.handle, way, now, answered, lost=silent, purpose="standby")
-
-    def _way_on(self, socket: int) -> Path | None:
-        """The way to this server on an own socket: to the endpoint in use, or to another one."""
-        ways = [w for w in self._underlay.ways(self.endpoints) if w.socket == socket]
-        same = [w for w in ways if self.path is not None and w.remote == self.path.remote]
-        return next(iter(same or ways), None)
-
-    def spare_on(self, socket: int, now: float) -> Spare | None:
-        """The way on that socket, if it answered lately."""
-        spare = self.spares.get(socket)
-        if spare is None or now - spare.at > STANDBY_FRESH or not self._underlay.is_open(socket):
-            return None
-        return spare
-
-    def shift(self, now: float) -> bool:
-        """Move to the best other link that answers, if it is preferred: the old one still works."""
-        if self.path is None or not self.up or not self._carries(self.path):
-            return False
-        found = [s for n in self.spares if (s := self.spare_on(n, now)) is not None]
-        rank = self._underlay.rank
-        best = min(found, key=lambda s: (rank(s.path.socket), s.rtt), default=None)
-        if best is None or rank(best.path.socket) >= rank(self.path.socket):
-            return False
-        if self.proven and self.rtt is not None:
-            self.spares[self.path.socket] = Spare(self.path, self.rtt, now)
-        self._take(best.path, now)
-        self.proven, self.rtt = True, best.rtt
-        self.spares.pop(best.path.socket, None)
-        self._rekey_later(now)
-        return True
+    def promote(self, proof: Proof, now: float) -> None:
+        """Take a way that has just answered."""
+        self._take(proof.path, now)
+        self._answered(proof, now)
 
     def close(self, now: float) -> None:
         """The node goes down."""
         self._common.timers.cancel(("recall", self.peer.key))
+        self.race.close()

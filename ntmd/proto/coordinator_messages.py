@@ -64,6 +64,7 @@ class Registered:
     keepalive_s: U16
     domains: Annotated[tuple[Name, ...], Size(0, 16)]
     text: Text = ""
+    tls: Endpoints8 = ()  # of this coordinator (rule S12)
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,8 +78,36 @@ class OpenSocket:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """What TLS connections trust, the CA (DER) alone, and the HTTP proxy they pass, if any."""
+
+    ca: bytes
+    proxy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStream:
+    """Open a TLS connection (rule S12) from ``address`` on ``interface`` to ``remote``.
+
+    From then on it is an own socket whose only way leads to ``remote``. ``service`` is the ALPN
+    name. The server's certificate must be valid at ``platform_ms``, give or take ``slack_ms``.
+    Answered by :class:`SocketOpened` when it can carry, by :class:`SocketFailed` when it cannot be
+    had, or ends.
+    """
+
+    socket: int
+    interface: str
+    family: int
+    address: str
+    remote: Endpoint
+    service: str
+    platform_ms: int
+    slack_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class CloseSocket:
-    """Close an own socket; unknown numbers are ignored."""
+    """Close an own socket or TLS connection; unknown numbers are ignored."""
 
     socket: int
 

@@ -35,6 +35,7 @@ class RelayRegister:
     legs: U32
     kbit_s: U32
     draining: bool = False
+    tls: Endpoints8 = ()
 
 
 @dataclass(frozen=True, slots=True)

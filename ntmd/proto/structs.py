@@ -73,11 +73,12 @@ Endpoints8 = Annotated[tuple[Endpoint, ...], Size(0, 8)]
 
 @dataclass(frozen=True, slots=True)
 class RelayInfo:
-    """A relay server: its certificate and where it listens."""
+    """A relay server: its certificate, where it listens, and where over TLS (rule S12)."""
 
     name: Name
     certificate: Certificate
     endpoints: Endpoints8
+    tls: Endpoints8 = ()
 
 
 Relays4 = Annotated[tuple[RelayInfo, ...], Size(0, 4)]

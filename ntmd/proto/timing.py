@@ -73,8 +73,6 @@ DOUBT_PAUSE = 0.1  # the time between copies this far apart is not counted as do
 DIRECT_IDLE = 120.0  # an idle direct path lapses: the next packet leaves on the relay leg
 PROMOTE_RATIO = 0.8  # a better path must be 20 % ...
 PROMOTE_MARGIN = 0.010  # ... or 10 ms quicker; direct goes before relay
-STANDBY_FRESH = 30.0  # a spare link that answered this recently is moved to unasked
-STANDBY_SOCKETS = SESSION_SOURCES - 1  # kept warm beside the one in use
 KEEPALIVE_FIRST = 20.0
 KEEPALIVE_MAX = 300.0
 SEEN_INTERVAL = 0.1
@@ -100,6 +98,21 @@ LEG_QUEUE = 4  # datagrams held for a pair not yet open at both ends
 LEG_QUEUE_SECONDS = 1.0
 LEG_LINGER = 600.0
 OLD_LEG = 10.0
+
+# ------------------------------------------------------------------ TLS connections (S12)
+STREAM_AFTER = 0.3  # UDP unanswered for this long (or 3 RTT): TLS is tried beside it
+STREAM_SETUP = 10.0  # TCP, proxy and TLS handshake together
+STREAM_QUEUE = 65_536  # bytes waiting for room in a connection; older data leaves first
+STREAM_FRAME_MAX = 2_064  # the largest datagram: an inner packet of 2,032 (S1) and 32 of frame
+STREAM_UNPROVEN = 5.0  # a connection without an authenticated frame is closed after this
+STREAM_RETRY = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # pauses after connections that failed
+STREAM_LINGER = 5.0  # a connection that nothing leaves on stays this long for what is under way
+STREAMS_PER_SERVER = 2  # of a node to one server: one of each family
+STREAM_CONNECTIONS = 1024  # of a server, all together
+STREAM_PER_SOURCE = 64  # of one IPv4 address or IPv6 /64; many users may share one
+UDP_AGAIN = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
+"""While TLS carries, UDP is tried again after these pauses (then every 60 s: two probes of 60
+bytes, 8 kB an hour)."""
 
 # ------------------------------------------------------------------ certificates (C9, S8)
 NODE_CERTIFICATE = 14 * 86400.0

@@ -33,7 +33,6 @@ from ntmd.proto import messages as m
 from ntmd.proto import plane
 from ntmd.proto.certs import Trust
 from ntmd.proto.crypto import sha256
-from ntmd.proto.errors import ProtocolError
 from ntmd.proto.events import (
     Admission,
     CallFailed,
@@ -48,7 +47,8 @@ from ntmd.proto.events import (
 from ntmd.proto.frame import HEADER_SIZE, Kind
 from ntmd.proto.io import DatagramReceived, SendDatagram, SendFailed, Store, UserAnswered, UserAsked
 from ntmd.proto.session import Sequencer, SessionEngine
-from ntmd.proto.types import Arrival, Peer, Role
+from ntmd.proto.stream import STREAM_SOCKET
+from ntmd.proto.types import Arrival, Endpoint, Peer, Role
 
 SEQUENCE_KEY = "dc/sequence"
 
@@ -170,7 +170,7 @@ class DcCore:
             case DirectoryUpdated():
                 self._directory(event, now)
             case CertificatesRenewed():
-                self._renewed(event, now)
+                self._renewed(event)
             case UserAsked():
                 self._asked(event, now)
             case SendFailed():
@@ -200,6 +200,16 @@ class DcCore:
     def platform_ms(self, now: float) -> int:
         """Platform time at a boot-clock instant (rule S8)."""
         return self._common.platform_ms(now)
+
+    def stream_sources(self) -> frozenset[Endpoint]:
+        """The TLS connections from which a session is heard; others are not kept (rule S12)."""
+        return frozenset(
+            at
+            for node in self.registry.nodes()
+            if node.handle is not None
+            for number, at in node.sources
+            if number == STREAM_SOCKET
+        )
 
     def status(self, now: float) -> dict[str, Any]:
         """Counters and gauges for ``ntm-server status`` and ``/metrics``."""
@@ -257,7 +267,6 @@ class DcCore:
             self.interdomain.established(event, now)
         else:
             self.engine.set_primary(event.handle, event.path)
-            self.relays.shown_by(leaf)
 
     def _message(self, event: MessageReceived, now: float) -> None:
         node = self.registry.by_handle(event.handle)
@@ -327,21 +336,12 @@ class DcCore:
                 self.engine.close(node.handle, now, m.CloseReason.REVOKED)
                 self.registry.ended(node.handle, now)
 
-    def _renewed(self, event: CertificatesRenewed, now: float) -> None:
-        """Present the new certificates from the next handshake on; sessions go on as they are."""
+    def _renewed(self, event: CertificatesRenewed) -> None:
         common = self._common
-        try:
-            common.check_sign(event.dc_sign, common.sign_private)
-            leaf = common.verified(event.certificates[0], Role.DC, common.identity.name, now)
-            if leaf.key != common.own_key:
-                raise ProtocolError("certificate_key")
-        except (ValueError, IndexError, ProtocolError) as error:
-            common.tell("warning", "renewed certificates do not fit", why=str(error))
-            return
+        common.check_sign(event.dc_sign, common.sign_private)
         common.sign_certificate = event.dc_sign
         common.identity = replace(common.identity, certificates=event.certificates)
         self.engine.set_identity(common.identity)
-        common.counters["certificates_renewed"] += 1
 
     def _asked(self, event: UserAsked, now: float) -> None:
         answer: Any = None

@@ -16,6 +16,7 @@ from ntm_dc.values import LISTEN_MAX, PROBE_SOCKETS, Flush
 from ntmd.proto import messages as m
 from ntmd.proto import timing
 from ntmd.proto.events import Established, MessageReceived
+from ntmd.proto.stream import STREAM_SOCKET
 from ntmd.proto.types import CandidateKind, Path
 
 DOMAINS_TOLD = 16
@@ -70,10 +71,7 @@ class Nodes:
     def register(self, node: Node, event: MessageReceived, request: m.Register, now: float) -> None:
         """Registration Request: take what the node says; answer once its address is durable."""
         common = self._common
-        reported = (
-            m.CandidateField(int(CandidateKind.REFLEXIVE), event.path.remote),
-            *request.candidates,
-        )
+        reported = (*_observed(event.path), *request.candidates)
         node.candidates = decision.sift(_merge(reported), common.virtual)
         node.nat = request.nat
         home = self._relays.home(request.home_relay or node.home_relay, now)
@@ -133,13 +131,7 @@ class Nodes:
         node.primary = event.path
         common.engine.set_primary(event.handle, event.path)
         node.candidates = decision.sift(
-            _merge(
-                (
-                    m.CandidateField(int(CandidateKind.REFLEXIVE), event.path.remote),
-                    *move.candidates,
-                )
-            ),
-            common.virtual,
+            _merge((*_observed(event.path), *move.candidates)), common.virtual
         )
         common.counters["moves"] += 1
         self._know_source(node, event, now)
@@ -187,6 +179,7 @@ class Nodes:
             self._relays.shown(node.home_relay, now),
             common.settings.keepalive_s,
             domains,
+            tls=common.settings.tls[:8],
         )
         common.engine.reply(event, reply, now)
 
@@ -209,6 +202,13 @@ class Nodes:
             why,
         )
         self._common.engine.reply(event, reply, now)
+
+
+def _observed(path: Path) -> tuple[m.CandidateField, ...]:
+    """Where the node was heard, as a candidate; the far end of a TLS connection is none."""
+    if path.socket == STREAM_SOCKET:
+        return ()
+    return (m.CandidateField(int(CandidateKind.REFLEXIVE), path.remote),)
 
 
 def _merge(candidates: tuple[m.CandidateField, ...]) -> tuple[m.CandidateField, ...]:

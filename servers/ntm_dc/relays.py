@@ -38,11 +38,12 @@ class Relay:
     kbit_s: int = 0
     draining: bool = False
     path: Path | None = None
+    tls: tuple[Endpoint, ...] = ()
 
     @property
     def info(self) -> m.RelayInfo:
         """What nodes are told."""
-        return m.RelayInfo(self.leaf.name, self.leaf.der, self.endpoints)
+        return m.RelayInfo(self.leaf.name, self.leaf.der, self.endpoints, self.tls)
 
 
 class Relays:
@@ -81,7 +82,7 @@ class Relays:
         if status is m.Status.OK:
             known = self._by_name.get(leaf.name)
             relay = Relay(leaf, event.endpoints, now + LEASE, handle, event.legs, event.kbit_s)
-            relay.draining, relay.path = event.draining, path
+            relay.draining, relay.path, relay.tls = event.draining, path, event.tls
             self._by_name[leaf.name] = relay
             if known is None or _kept(known) != _kept(relay):
                 common.emit(Store(STORE_PREFIX + leaf.name, _kept(relay)))
@@ -90,13 +91,6 @@ class Relays:
         return m.RelayRegistered(
             event.id, status, 0, common.platform_ms(now), common.sign_certificate, LEASE
         )
-
-    def shown_by(self, leaf: Leaf) -> None:
-        """A relay shook hands: nodes are told the certificate that it showed."""
-        relay = self._by_name.get(leaf.name)
-        if relay is not None and relay.leaf.key == leaf.key and relay.leaf.der != leaf.der:
-            relay.leaf = leaf
-            self._common.emit(Store(STORE_PREFIX + leaf.name, _kept(relay)))
 
     def ended(self, handle: int) -> None:
         """A relay's session is over."""
@@ -173,8 +167,11 @@ class Relays:
         try:
             kept = json.loads(value)
             leaf = parse_leaf(bytes.fromhex(kept["certificate"]))
-            endpoints = tuple(Endpoint(str(h), int(p)) for h, p in kept["endpoints"])
-            relay = Relay(leaf, endpoints)
+            endpoints, tls = (
+                tuple(Endpoint(str(h), int(p)) for h, p in kept.get(key, ()))
+                for key in ("endpoints", "tls")
+            )
+            relay = Relay(leaf, endpoints, tls=tls)
             if kept["path"]:
                 socket, host, port = kept["path"]
                 relay.path = Path(int(socket), Endpoint(str(host), int(port)))
@@ -193,6 +190,7 @@ def _kept(relay: Relay) -> bytes:
         {
             "certificate": relay.leaf.der.hex(),
             "endpoints": [list(endpoint) for endpoint in relay.endpoints],
+            "tls": [list(endpoint) for endpoint in relay.tls],
             "path": [path.socket, *path.remote] if path else None,
         }
     ).encode()

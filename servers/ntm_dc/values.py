@@ -21,14 +21,16 @@ class DcSettings:
     """How a coordinator behaves.
 
     ``listen`` are its announced endpoints by socket 1, 2, ...; ``probe`` those of sockets
-    101, 102, ... (may be empty: no mapping test). ``relay_kbit_s`` is written into grants (0: no
-    limit). Rates are per second: direction requests of one node, information requests for one
-    caller of one foreign coordinator, and of one foreign coordinator in all (rule S7).
+    101, 102, ... (may be empty: no mapping test); ``tls`` is where it listens for TLS.
+    ``relay_kbit_s`` is written into grants (0: no limit). Rates are per second: direction requests
+    of one node, information requests for one caller of one foreign coordinator, and of one foreign
+    coordinator in all (rule S7).
     """
 
     domain: str
     listen: tuple[Endpoint, ...]
     probe: tuple[Endpoint, ...] = ()
+    tls: tuple[Endpoint, ...] = ()
     relay_kbit_s: int = 0
     keepalive_s: int = int(timing.KEEPALIVE_FIRST)
     recall_rate: int = timing.DC_RECALL_RATE

@@ -16,7 +16,7 @@ from ntmd.proto.frame import with_index
 from ntmd.proto.io import SendDatagram
 from ntmd.proto.records import Grant, check_grant
 from ntmd.proto.session import SessionEngine
-from ntmd.proto.types import Path
+from ntmd.proto.types import Endpoint, Path
 
 
 @dataclass(slots=True, eq=False)
@@ -122,6 +122,11 @@ class Clients:
         source = client.holder.sources.get((event.path.socket, event.path.remote))
         if source is not None and source.nonce and source.nonce == answer.nonce:
             source.validated = True
+
+    def sources(self, socket: int) -> frozenset[Endpoint]:
+        """Where nodes in session are heard on one of our sockets."""
+        holders = (client.holder for client in self._by_handle.values())
+        return frozenset(at for each in holders for number, at in each.sources if number == socket)
 
     # -------------------------------------------------------------- legs
 

@@ -13,16 +13,15 @@ grants again, without any coordinator.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ntm_rs.clients import Clients
-from ntm_rs.home import CertificatesRenewed, Home, HomeDc
+from ntm_rs.home import Home, HomeDc
 from ntm_rs.legs import LegTable
 from ntmd.proto import crypto, plane, timing
 from ntmd.proto import messages as m
-from ntmd.proto.certs import Leaf, Trust, parse_leaf
-from ntmd.proto.errors import ProtocolError
+from ntmd.proto.certs import Leaf, Trust
 from ntmd.proto.events import (
     CallFailed,
     Established,
@@ -34,16 +33,9 @@ from ntmd.proto.events import (
     RequestFailed,
 )
 from ntmd.proto.frame import HEADER_SIZE, Kind, with_index
-from ntmd.proto.io import (
-    DatagramReceived,
-    SendDatagram,
-    SendFailed,
-    Store,
-    Tell,
-    UserAnswered,
-    UserAsked,
-)
+from ntmd.proto.io import DatagramReceived, SendDatagram, SendFailed, Store, UserAnswered, UserAsked
 from ntmd.proto.session import Sequencer, SessionEngine
+from ntmd.proto.stream import STREAM_SOCKET
 from ntmd.proto.types import Endpoint, Path, Role
 
 SWEEP = 1.0  # seconds between looks at what ran out
@@ -53,12 +45,14 @@ SEQUENCE_KEY = "rs/sequence"
 @dataclass(frozen=True, slots=True)
 class RsSettings:
     """A relay's settings. ``legs_per_node`` is a count; ``draining`` asks the coordinator for no
-    new pairs; ``announced`` are the endpoints to tell it, if others than those listened on."""
+    new pairs; ``announced`` are the endpoints to tell it, if others than those listened on; ``tls``
+    is where it listens for TLS (rule S12)."""
 
     platform_id: bytes
     legs_per_node: int = timing.LEGS_PER_NODE
     draining: bool = False
     announced: tuple[Endpoint, ...] = ()
+    tls: tuple[Endpoint, ...] = ()
 
 
 class RsCore:
@@ -79,7 +73,6 @@ class RsCore:
     ) -> None:
         self.settings = settings
         self.table = LegTable()
-        self._identity = identity
         self._commands: list[Any] = []
         self._sockets = dict(sockets)
         self._offset_ms = wall_ms - now * 1000
@@ -126,8 +119,6 @@ class RsCore:
         match event:
             case DatagramReceived(data=data, socket=socket, source=source):
                 self._datagram(data, socket, source, now)
-            case CertificatesRenewed():
-                self._renewed(event, now)
             case UserAsked(token=token, what=what):
                 self._asked(token, what)
             case SendFailed():
@@ -162,6 +153,10 @@ class RsCore:
     def platform_ms(self, now: float) -> int:
         """Platform time at a boot-clock instant (rule S8)."""
         return int(self._offset_ms + now * 1000)
+
+    def stream_sources(self) -> frozenset[Endpoint]:
+        """The TLS connections from which a session is heard; others are not kept (rule S12)."""
+        return self.clients.sources(STREAM_SOCKET)
 
     def status(self) -> dict[str, Any]:
         """Counters and gauges for ``ntm-server status`` and ``/metrics``."""
@@ -250,21 +245,6 @@ class RsCore:
         if isinstance(event.message, m.Request) and request_id is not None:
             self.engine.reply(event, m.Done(request_id, m.Status.REFUSED), now)
 
-    def _renewed(self, event: CertificatesRenewed, now: float) -> None:
-        """Present the new certificates from the next handshake on; sessions go on as they are."""
-        try:
-            leaf = parse_leaf(event.certificates[0])
-            if leaf.key != crypto.public_key(self._identity.private_key):
-                raise ProtocolError("certificate_key")
-        except (IndexError, ProtocolError) as error:
-            why = {"why": str(error)}
-            self._commands.append(Tell("warning", "renewed certificates do not fit", why))
-            return
-        self._identity = replace(self._identity, certificates=event.certificates)
-        self.engine.set_identity(self._identity)
-        self.home.renewed(event.dc, now)
-        self.clients.counters["certificates_renewed"] += 1
-
     def _report(self, now: float) -> m.RelayRegister:
         since, before = self._bytes_reported
         rate = (self.table.bytes - before) * 8 / 1000 / max(now - since, 1e-3)
@@ -275,6 +255,7 @@ class RsCore:
             len(self.table),
             int(rate),
             self.settings.draining,
+            self.settings.tls[:8],
         )
 
     def _asked(self, token: int, what: str) -> None:

@@ -16,6 +16,8 @@ from ntm_dc.values import (
     StoreNode,
 )
 from ntmd.proto.certs import Trust
+from ntmd.proto.stream import ALPN
+from ntmd.proto.types import Role
 from tests.sim.dns import SimDns
 from tests.sim.machine import Host
 from tests.sim.platform import DcIdentity
@@ -32,7 +34,9 @@ class SimDc(SimServer):
         self, host: Host, identity: DcIdentity, trust: Trust, settings: DcSettings, dns: SimDns
     ) -> None:
         ports = {number: (at.host, at.port) for number, at in settings.sockets().items()}
-        super().__init__(host, identity.identity.name, ports, self._build)
+        super().__init__(
+            host, identity.identity.name, ports, self._build, settings.tls, ALPN[Role.DC]
+        )
         self.identity, self.trust, self.settings, self.dns = identity, trust, settings, dns
         self.nodes: dict[str, StoredNode] = {}
         self._unflushed: list[StoreNode | ForgetNode] = []

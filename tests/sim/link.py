@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 from ntmd.proto.types import Endpoint
 from tests.sim.clock import Clock
@@ -15,11 +14,12 @@ Deliver = Callable[["Packet"], None]
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """A UDP datagram on the underlay: two endpoints and bytes, nothing else."""
+    """A UDP datagram (or TCP segment) on the underlay: two endpoints and bytes, nothing else."""
 
     source: Endpoint
     destination: Endpoint
     data: bytes
+    tcp: bool = False
 
     @property
     def size(self) -> int:
@@ -61,26 +61,19 @@ class Link:
         self._last = 0.0
 
     def carry(self, packet: Packet, deliver: Deliver) -> None:
-        """Take one packet in; ``deliver`` is called for each copy that comes out: later, or at once
-        where the link has no delay and nothing is ahead."""
+        """Take one packet in; ``deliver`` is called for each copy that comes out, later."""
         shape = self.shape
         copies = self._copies(packet)
         self.packets += copies
         self.bytes += copies * packet.size
-        now = self._clock.now
-        if not (shape.delay or shape.jitter or shape.reorder) and self._last <= now:
-            for _ in range(copies):
-                deliver(packet)
-            return
         for _ in range(copies):
-            arrival = now + shape.delay
-            if shape.jitter:
-                arrival += self._dice.random() * shape.jitter
+            delay = shape.delay + self._dice.random() * shape.jitter
+            arrival = self._clock.now + delay
             if shape.reorder and self._dice.random() < shape.reorder:
                 arrival += shape.reorder_by
             else:
                 arrival = self._last = max(arrival, self._last)
-            self._clock.at(arrival, partial(deliver, packet))
+            self._clock.at(arrival, lambda: deliver(packet))
 
     def _copies(self, packet: Packet) -> int:
         if not self.up:

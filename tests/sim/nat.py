@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ntmd.proto.types import Endpoint, NatFiltering, NatMapping
 from tests.sim.clock import Clock
@@ -62,7 +62,6 @@ class Nat:
         self._mappings: dict[tuple[object, ...], Mapping] = {}
         self._ports: dict[int, Mapping] = {}
         self._retired: dict[int, None] = {}
-        self._expire_at = 0.0  # nothing expires sooner
 
     def outbound(self, packet: Packet) -> Packet:
         """Translate a packet that leaves; makes or refreshes a mapping."""
@@ -74,7 +73,7 @@ class Nat:
             self._mappings[key] = mapping
             self._ports[mapping.port] = mapping
         mapping.used = mapping.towards[packet.destination] = self._clock.now
-        return Packet(Endpoint(self.address, mapping.port), packet.destination, packet.data)
+        return replace(packet, source=Endpoint(self.address, mapping.port))
 
     def inbound(self, packet: Packet) -> Packet | None:
         """Translate a packet that arrives; None: filtered, or no such mapping."""
@@ -88,7 +87,7 @@ class Nat:
             return None
         if self.kind.refresh_inbound:
             mapping.used = self._clock.now
-        return Packet(packet.source, mapping.inside, packet.data)
+        return replace(packet, destination=mapping.inside)
 
     def rebind(self, address: str | None = None) -> None:
         """Forget all mappings, as after a restart; their ports are not given out again."""
@@ -101,11 +100,11 @@ class Nat:
     def _key(self, packet: Packet) -> tuple[object, ...]:
         match self.kind.mapping:
             case NatMapping.ENDPOINT_INDEPENDENT:
-                return (packet.source,)
+                return (packet.tcp, packet.source)
             case NatMapping.ADDRESS_DEPENDENT:
-                return (packet.source, packet.destination.host)
+                return (packet.tcp, packet.source, packet.destination.host)
             case _:
-                return (packet.source, packet.destination)
+                return (packet.tcp, packet.source, packet.destination)
 
     def _passes(self, mapping: Mapping, source: Endpoint) -> bool:
         match self.kind.filtering:
@@ -117,13 +116,9 @@ class Nat:
                 return source in mapping.towards
 
     def _expire(self) -> None:
-        if self._clock.now < self._expire_at:
-            return
         oldest = self._clock.now - self.kind.expiry
         for key in [key for key, mapping in self._mappings.items() if mapping.used < oldest]:
             del self._ports[self._mappings.pop(key).port]
-        used = min((mapping.used for mapping in self._mappings.values()), default=self._clock.now)
-        self._expire_at = used + self.kind.expiry
 
     def _draw_port(self, wished: int) -> int:
         if self.kind.preserve and wished not in self._ports and wished not in self._retired:

@@ -18,6 +18,7 @@ from ntmd.proto.plane import (
     CloseSocket,
     InstallTunnel,
     OpenSocket,
+    OpenStream,
     ReleaseParked,
     RemoveTunnel,
     Resend,
@@ -30,6 +31,7 @@ from tests.sim.inner import InnerHost
 from tests.sim.machine import Host, Socket
 from tests.sim.plane import SimPlane
 from tests.sim.process import Birth, Process
+from tests.sim.stream import StreamClient
 
 
 class SimNode(Process):
@@ -56,6 +58,7 @@ class SimNode(Process):
         self.sent_to: Counter[Endpoint] = Counter()
         self._tokens = 0
         self._open: dict[int, Socket] = {}
+        self.streams: dict[int, StreamClient] = {}
         self.plane = SimPlane(self)
 
     def _build(self, birth: Birth) -> NodeCore:
@@ -119,13 +122,10 @@ class SimNode(Process):
         for socket in self._open.values():
             self.host.close(socket)
         self._open.clear()
+        for stream in self.streams.values():
+            stream.connection.close()
+        self.streams.clear()
         self.plane.close()
-
-    def woke(self, asleep: float) -> None:
-        """The machine slept."""
-        super().woke(asleep)
-        if self.running:
-            self.plane.woke()
 
     def _underlay_changed(self, event: NetworkChanged) -> None:
         self.post(event)
@@ -146,6 +146,10 @@ class SimNode(Process):
                 self.plane.command(command)
                 if number in self._open:
                     self.host.close(self._open.pop(number))
+                if number in self.streams:
+                    self.streams.pop(number).connection.close()
+            case OpenStream():
+                self._open_stream(command)
             case InstallTunnel() | SwitchPath() | Resend() | RemoveTunnel() | ReleaseParked():
                 self.plane.command(command)
             case ConfigureDevice(address=address):
@@ -174,11 +178,35 @@ class SimNode(Process):
             return
         self.post(SocketOpened(wish.socket, self.host.local(socket)))
 
+    def _open_stream(self, wish: OpenStream) -> None:
+        number = wish.socket
+        connection = self.host.tcp.connect(wish.interface, wish.address, wish.remote)
+        if connection is None:
+            self.post(SocketFailed(number, 19, "no such interface or address"))
+            return
+
+        def failed(why: str) -> None:
+            if self.streams.pop(number, None) is not None:
+                self.post(SocketFailed(number, 104, why))
+
+        self.streams[number] = StreamClient(
+            connection,
+            wish.service,
+            lambda: self.post(SocketOpened(number, connection.local)),
+            partial(self._received, number),
+            failed,
+        )
+
     # -------------------------------------------------------------- datagrams
 
     def send(self, number: int, data: bytes, remote: Endpoint) -> int:
         """One datagram out of an own socket; returns 0 or an errno. Also used by the plane."""
-        socket = self._open.get(number)
+        socket, stream = self._open.get(number), self.streams.get(number)
+        if stream is not None:
+            self.sent_bytes += len(data)
+            self.sent_to[remote] += len(data)
+            stream.framed.send(data)
+            return 0
         if socket is None:
             return 19  # ENODEV
         self.sent_bytes += len(data)
@@ -194,5 +222,5 @@ class SimNode(Process):
             self.post(DatagramReceived(data, number, source))
 
     def _into_tun(self, packet: bytes) -> None:
-        if self.running and not self.host.asleep:
+        if self.running:
             self.plane.packet(packet)

@@ -43,8 +43,6 @@ class Process:
         self._timer: Timer | None = None
         self._armed: float | None = None
         self._spins = (0.0, 0)
-        self.turns = 0  # inputs and deadlines: how often the process was woken
-        host.sleepers.append(self)
 
     @property
     def running(self) -> bool:
@@ -90,12 +88,7 @@ class Process:
         if self._core is None:
             return
         self._inputs.append(event)
-        if not self._busy and not self.host.asleep:
-            self._work()
-
-    def woke(self, asleep: float) -> None:
-        """The machine slept: what became due meanwhile is done now."""
-        if self._core is not None:
+        if not self._busy:
             self._work()
 
     # -------------------------------------------------------------- for the kinds of process
@@ -123,7 +116,6 @@ class Process:
             while self._inputs and self._core is not None:
                 event = self._inputs.popleft()
                 self.trace("input", event)
-                self.turns += 1
                 self._core.handle(event, self.host.now)
                 self._drain()
         finally:
@@ -158,9 +150,8 @@ class Process:
     def _tick(self) -> None:
         self._timer, deadline = None, self._armed
         self._armed = None
-        if self._core is None or deadline is None or self.host.asleep:
+        if self._core is None or deadline is None:
             return
-        self.turns += 1
         now = max(self.host.now, deadline)
         at, count = self._spins
         self._spins = (now, count + 1 if at == now else 0)

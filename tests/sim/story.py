@@ -11,12 +11,12 @@ from ntm_rs.core import RsCore, RsSettings
 from ntm_rs.home import HomeDc
 from ntmd.node.settings import Home
 from ntmd.proto.frame import Kind
-from ntmd.proto.types import Endpoint
+from ntmd.proto.stream import ALPN
+from ntmd.proto.types import Endpoint, Role
 from tests.sim.coordinator import SimDc
 from tests.sim.dns import SimDns
 from tests.sim.link import Packet, Shape
 from tests.sim.listen import listen
-from tests.sim.machine import Host
 from tests.sim.nat import NatKind
 from tests.sim.node import SimNode
 from tests.sim.platform import DcIdentity, Platform
@@ -25,6 +25,7 @@ from tests.sim.servers import SimServer
 from tests.sim.world import Network, World
 
 DC_PORT, RS_PORT, PROBE_PORT = 4330, 4331, 4332
+TLS_PORT = 443
 SERVER_LINK = Shape(delay=0.002)
 NODE_LINK = Shape(delay=0.010)
 UP_WITHIN = 5.0
@@ -55,22 +56,27 @@ class Stage:
     # -------------------------------------------------------------- setting up
 
     def domain(
-        self, name: str = "home.test", *, start: bool = True, published: bool = True
+        self,
+        name: str = "home.test",
+        *,
+        start: bool = True,
+        published: bool = True,
+        tls: bool = False,
     ) -> Domain:
-        """A coordinator and a relay on one machine with an address of each family."""
+        """A coordinator and a relay, each with an address of each family; ``tls``: also on 443."""
         host = self.world.host(f"server.{name}")
         eth = host.attach("eth0", self.world.internet, SERVER_LINK)
         v4, v6 = eth.addresses[4], eth.addresses[6]
-        machine = self.world.host(f"relay.{name}")
-        second = machine.attach("eth0", self.world.internet, SERVER_LINK)
+        second = self.world.host(f"relay.{name}").attach("eth0", self.world.internet, SERVER_LINK)
         listen_at = (Endpoint(v4, DC_PORT), Endpoint(v6, DC_PORT))
         probe_at = tuple(Endpoint(at.host, PROBE_PORT) for at in listen_at)
         identity = self.platform.dc(f"dc.{name}", name)
-        settings = DcSettings(name, listen_at, probe_at)
+        tls_at = tuple(Endpoint(at.host, TLS_PORT) for at in listen_at) if tls else ()
+        settings = DcSettings(name, listen_at, probe_at, tls_at)
         dc = SimDc(host, identity, self.platform.trust, settings, self.dns)
         relay_at = {n: (second.addresses[family], RS_PORT) for n, family in ((1, 4), (2, 6))}
-        rs = self._relay(name, identity, listen_at, relay_at, machine)
-        home = Home(name, identity.peer, listen_at, identity.sign_certificate, (name,))
+        rs = self._relay(name, identity, listen_at, relay_at, tls)
+        home = Home(name, identity.peer, listen_at, identity.sign_certificate, (name,), tls_at)
         domain = self.domains[name] = Domain(name, identity, dc, rs, home)
         if published:
             self.dns.publish(name, identity.identity.name, identity.peer.key, listen_at)
@@ -93,32 +99,21 @@ class Stage:
         for domain in self.domains.values():
             domain.dc.post(DirectoryUpdated(entries))
 
-    def relay(self, label: str, domain: str = "home.test") -> SimServer:
-        """One more relay ``label.domain``, on a machine of its own, running."""
-        host = self.world.host(f"{label} machine of {domain}")
-        eth = host.attach("eth0", self.world.internet, SERVER_LINK)
-        at = {n: (eth.addresses[family], RS_PORT) for n, family in ((1, 4), (2, 6))}
-        there = self.domains[domain]
-        server = self._relay(domain, there.identity, there.home.endpoints, at, host, label)
-        server.start()
-        listen(server)
-        return server
-
     def _relay(
         self,
         domain: str,
         dc: DcIdentity,
         dc_at: tuple[Endpoint, ...],
         at: dict[int, tuple[str, int]],
-        host: Host,
-        label: str = "rs",
+        tls: bool,
     ) -> SimServer:
-        identity = self.platform.rs(f"{label}.{domain}", domain)
+        identity = self.platform.rs(f"rs.{domain}", domain)
+        tls_at = tuple(Endpoint(host, TLS_PORT) for host, _ in at.values()) if tls else ()
         sockets = {number: Endpoint(*where) for number, where in at.items()}
 
         def build(birth: Birth) -> RsCore:
             return RsCore(
-                RsSettings(self.platform.id),
+                RsSettings(self.platform.id, tls=tls_at),
                 identity,
                 self.platform.trust,
                 HomeDc(dc.peer, dc_at, dc.sign_certificate),
@@ -129,7 +124,8 @@ class Stage:
                 stored=birth.stored,
             )
 
-        return SimServer(host, identity.name, at, build)
+        host = self.world.hosts[f"relay.{domain}"]
+        return SimServer(host, identity.name, at, build, tls_at, ALPN[Role.RS])
 
     def node(
         self,
@@ -203,10 +199,6 @@ class Stage:
                 number * interval,
                 lambda n=first + number: sender.inner.udp(to.address, n),  # type: ignore[misc]
             )
-
-    def streamed(self, sender: SimNode) -> int:
-        """How many numbered packets ``sender`` was given so far."""
-        return self._streamed[sender.name]
 
     def status(self, node: SimNode) -> dict[str, Any]:
         """``ntmd status`` of a node."""

@@ -17,7 +17,7 @@ ID = bytes(range(16))
 RECORD = bytes(range(141))
 CERTIFICATE = b"\x30\x82" + bytes(300)
 CANDIDATES = [[1, V4], [2, V6]]
-RELAY = ["rs1.home.test", CERTIFICATE, [V4, V6]]
+RELAY = ["rs1.home.test", CERTIFICATE, [V4, V6], [V6]]
 NAT = [1, 3]
 SEEN = [0x2A, U64, 2**64 - 1, [[1, 70_000], [2, 5]]]
 ROUTE: list[Any] = [
@@ -34,7 +34,7 @@ SAMPLES: dict[str, list[Any]] = {
         2, 200, ID, [], b"", bytes(32), bytes(range(32)), 31, V6, 1_767_225_600_000,
     ],
     "Confirm": [10],
-    "Probe": [11, U64, 3, bytes(40), True],
+    "Probe": [11, U64, 3, bytes(40)],
     "Answer": [12, U64, V4, 1_767_225_600_000, SEEN],
     "Seen": [13, SEEN],
     "Move": [14, 65_536, 2, 1, 127, CANDIDATES, True, None, bytes(256)],
@@ -45,7 +45,7 @@ SAMPLES: dict[str, list[Any]] = {
     "Register": [30, 1, CANDIDATES, NAT, 29, "rs1.home.test", 600],
     "Registered": [
         31, 1, 0, 0, 1_767_225_600_000, bytes(range(16)), RECORD, CERTIFICATE, V4, [V4, V6],
-        [RELAY], 20, ["home.test", "lab.test"], "",
+        [RELAY], 20, ["home.test", "lab.test"], "", [V4],
     ],
     "Deregister": [32, 2],
     "DirectionRequest": [33, 3, "desk.lab.test", b""],
@@ -58,7 +58,7 @@ SAMPLES: dict[str, list[Any]] = {
         51, 6, 0, 0, "desk.lab.test", CERTIFICATE, RECORD, CERTIFICATE, CANDIDATES, NAT, True,
         [[RELAY, bytes(207)]], "rs2.lab.test", "",
     ],
-    "RelayRegister": [60, 7, [V4, V6], 12, 1_000_000, True],
+    "RelayRegister": [60, 7, [V4, V6], 12, 1_000_000, True, [V4]],
     "RelayRegistered": [61, 7, 0, 0, 1_767_225_600_000, CERTIFICATE, 60],
     "LegOpen": [62, 8, bytes(207), 0xA1A2A3A4],
     "LegOpened": [63, 8, 0, 0, 0xB1B2B3B4, ID, V4, ""],

@@ -1,0 +1,227 @@
+"""Networks that let no UDP pass: the relay leg over TLS, and back (rule S12)."""
+
+from __future__ import annotations
+
+from ntmd.proto.timing import STREAM_QUEUE, STREAM_UNPROVEN
+from ntmd.proto.types import Endpoint
+from tests.sim.link import Packet
+from tests.sim.nat import PORT_RESTRICTED
+from tests.sim.node import SimNode
+from tests.sim.story import TLS_PORT, Stage
+from tests.sim.tcp import BUFFER
+from tests.sim.world import Network
+
+
+class UdpEater:
+    """A network's firewall that drops all UDP while it is ``on``."""
+
+    def __init__(self, network: Network, on: bool = True) -> None:
+        self.on = on
+        self.eaten = 0
+        network.taps.append(self._pass)
+
+    def _pass(self, packet: Packet) -> bool | None:
+        if self.on and not packet.tcp:
+            self.eaten += 1
+            return False
+        return None
+
+
+def transport(stage: Stage, node: SimNode, peer: SimNode) -> tuple[str, str]:
+    """Kind and transport of the path, as ``ntmd status`` says."""
+    entry = next(e for e in stage.status(node)["peers"] if e["name"] == peer.name)
+    return str(entry["path"]["kind"]), str(entry["path"].get("transport"))
+
+
+def udp_words(stage: Stage, node: SimNode) -> list[str]:
+    """``open`` or ``blocked`` for each interface, as ``ntmd netcheck`` says."""
+    answers = node.ask("netcheck")
+    stage.run(5)
+    return [str(row["udp"]) for row in answers[-1].result["underlay"]]
+
+
+def ping(stage: Stage, node: SimNode, peer: SimNode) -> float:
+    """Seconds until a fresh ping (repeated each second) is answered."""
+    begun = stage.world.clock.now
+
+    def answered() -> bool:
+        return any(at > begun for at in node.inner.times("echo", peer.address).values())
+
+    for _ in range(6):
+        number = 1000 + len(node.inner.sent)
+        node.inner.ping(peer.address, number)
+        if stage.world.run(1.0, answered):
+            return stage.world.clock.now - begun
+    raise AssertionError(f"no answer: {stage.explain(node, peer)}")
+
+
+def arrived(node: SimNode) -> dict[int, float]:
+    """When each numbered UDP packet first arrived."""
+    return node.inner.times("udp")
+
+
+def blocked_pair(seed: int = 1, *, both: bool = False) -> tuple[Stage, SimNode, SimNode, UdpEater]:
+    """A laptop in a network that eats UDP, and a desk in an ordinary (or such a) one."""
+    stage = Stage(seed)
+    stage.domain(tls=True)
+    hotel, office = stage.world.home(PORT_RESTRICTED), stage.world.home(PORT_RESTRICTED)
+    eater = UdpEater(hotel)
+    if both:
+        UdpEater(office)
+    laptop, desk = stage.node("laptop", hotel), stage.node("desk", office)
+    stage.all_up()
+    return stage, laptop, desk, eater
+
+
+def test_udp_blocked_from_the_start() -> None:
+    stage, laptop, desk, eater = blocked_pair()
+    assert eater.eaten
+    up = next(at for at, state in laptop.states if state == "up")
+    assert up < 1.0, laptop.states
+    assert ping(stage, laptop, desk) < 0.5
+    stage.run(3)
+    assert ping(stage, desk, laptop) < 0.2
+    assert transport(stage, laptop, desk) == ("relay", "tls")
+    assert transport(stage, desk, laptop) == ("relay", "udp")
+    assert udp_words(stage, laptop) == ["blocked"]
+    assert udp_words(stage, desk) == ["open"]
+    health = [item["code"] for item in stage.status(laptop)["health"]]
+    assert "udp-blocked" in health
+    assert "udp-blocked" not in [item["code"] for item in stage.status(desk)["health"]]
+
+
+def test_both_ends_blocked() -> None:
+    stage, laptop, desk, _ = blocked_pair(both=True)
+    assert ping(stage, laptop, desk) < 0.6
+    stage.run(5)
+    stage.stream(laptop, desk, 200)
+    stage.stream(desk, laptop, 200)
+    stage.run(5)
+    for node in (laptop, desk):
+        assert sorted(arrived(node)) == list(range(200))
+    assert transport(stage, laptop, desk) == transport(stage, desk, laptop) == ("relay", "tls")
+
+
+def test_udp_blocked_in_the_middle_and_back() -> None:
+    """Silently: no event, no ICMP. The tunnel goes on over TLS, and returns to a direct path."""
+    stage, laptop, desk, eater = blocked_pair(3)
+    eater.on = False
+    stage.run(65)
+    assert ping(stage, laptop, desk) < 1.0
+    stage.run(3)
+    assert transport(stage, laptop, desk) == ("direct", "udp")
+    assert udp_words(stage, laptop) == ["open"]
+
+    stage.stream(laptop, desk, 1500)
+    stage.stream(desk, laptop, 1500)
+    stage.run(2)
+    eater.on = True
+    cut = stage.world.clock.now
+    stage.run(8)
+    assert transport(stage, laptop, desk) == ("relay", "tls")
+    for node in (laptop, desk):
+        times = [at for at in arrived(node).values() if at > cut + 0.1]
+        assert min(times, default=99.0) - cut < 1.5, node.name
+    stage.run(6)
+    assert min(len(arrived(laptop)), len(arrived(desk))) > 1500 - 120
+    eater.on = False
+    stage.run(20)
+    assert ping(stage, laptop, desk) < 1.0
+    stage.run(65)
+    assert ping(stage, laptop, desk) < 1.0
+    stage.run(10)
+    assert transport(stage, laptop, desk) == ("direct", "udp")
+    assert not laptop.streams, "the connection is closed once UDP carries"
+
+
+def test_udp_comes_back_to_an_idle_node() -> None:
+    stage, laptop, _, eater = blocked_pair(4)
+    assert len(laptop.streams) == 2  # relay and coordinator
+    eater.on = False
+    stage.run(75)
+    assert not laptop.streams
+    status = stage.status(laptop)
+    assert status["coordinator"]["transport"] == "udp"
+    assert [relay["transport"] for relay in status["relays"]] == ["udp"]
+    assert udp_words(stage, laptop) == ["open"]
+    assert status["underlay"][0]["mapping"] == "endpoint-independent"
+
+
+def test_moving_from_one_blocked_network_to_another() -> None:
+    stage, laptop, desk, _ = blocked_pair(5)
+    ping(stage, laptop, desk)
+    stage.run(5)
+    train = stage.world.home(PORT_RESTRICTED)
+    UdpEater(train)
+    moved = stage.world.clock.now
+    stage.stream(laptop, desk, 400)
+    laptop.host.move("eth0", train)
+    stage.run(5)
+    heard = min(at for at in arrived(desk).values() if at > moved + 0.05)
+    assert heard - moved < 0.5
+    assert transport(stage, laptop, desk) == ("relay", "tls")
+
+
+def test_server_restart_breaks_the_connection_only() -> None:
+    stage, laptop, desk, _ = blocked_pair(6)
+    ping(stage, laptop, desk)
+    stage.run(5)
+    domain = stage.domains["home.test"]
+    domain.rs.restart()
+    domain.dc.restart()
+    stage.run(3)
+    assert len(laptop.streams) == 2
+    ping(stage, laptop, desk)  # the idle desk is told by the coordinator
+    assert transport(stage, laptop, desk) == ("relay", "tls")
+    assert ping(stage, desk, laptop) < 0.2
+
+
+def test_no_tls_where_udp_answers() -> None:
+    stage, _, desk, _ = blocked_pair(7)
+    stage.run(1)
+    assert not desk.streams
+    assert desk.sent_to[Endpoint(domain_tls(stage).host, TLS_PORT)] == 0
+
+
+def domain_tls(stage: Stage) -> Endpoint:
+    """Where the relay listens for TLS."""
+    return stage.domains["home.test"].rs.tls[0]
+
+
+def test_a_slow_reader_costs_the_relay_no_memory() -> None:
+    """The laptop's kernel stops reading: the relay keeps at most its queue, oldest data leaves."""
+    stage, laptop, desk, _ = blocked_pair(8)
+    ping(stage, laptop, desk)
+    stage.run(5)
+    streams = stage.domains["home.test"].rs.streams
+    assert streams is not None
+    relay = next(s for s in laptop.streams.values() if s.connection.remote == domain_tls(stage))
+    relay.connection.paused = True
+    framed = next(iter(streams.by_remote.values()))
+    stage.stream(desk, laptop, 4000, 0.001)
+    stage.run(5)
+    assert framed.queue.bytes <= STREAM_QUEUE
+    assert framed.queue.drops["stream_data_dropped"] > 100
+    assert framed.queue.drops["stream_control_refused"] == 0
+    assert len(framed.connection._out) <= BUFFER
+    relay.connection.resume()
+    stage.run(25)  # handshakes from before wait in the connection; half-open ones last 10 s
+    ping(stage, desk, laptop)
+
+
+def test_a_connection_without_a_session_is_closed() -> None:
+    stage, laptop, _, _ = blocked_pair(9)
+    stranger = stage.world.host("stranger")
+    stranger.attach("eth0", stage.world.internet, families=(4,))
+    address = stranger.interfaces["eth0"].addresses[4]
+    connection = stranger.tcp.connect("eth0", address, domain_tls(stage))
+    assert connection is not None
+    ends: list[float] = []
+    junk = b"ntm-rs/1\n" + b"\x00\x20" + b"\x09" * 32
+    connection.opened = lambda: [connection.write(junk)].clear()
+    connection.closed = lambda why: ends.append(stage.world.clock.now)
+    begun = stage.world.clock.now
+    stage.run(STREAM_UNPROVEN + 1)
+    assert ends
+    assert STREAM_UNPROVEN - 0.1 < ends[0] - begun < STREAM_UNPROVEN + 0.5
+    assert laptop.streams, "those with a session stay"
