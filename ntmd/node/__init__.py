@@ -28,11 +28,14 @@ what arrived (:mod:`~ntmd.node.seen`), and a path that falls silent is doubted: 
 until one way answers. After two idle minutes the tunnel sleeps; it costs nothing until a packet
 wakes it. All states and every legal step between them are one table (:mod:`~ntmd.node.tunnel`).
 
-When this node moves (:mod:`~ntmd.node.move`), new sockets open, the relays are told first, then
-every peer over its relay leg and directly, then the coordinator; data leaves at once on the relay
-leg and towards the peer's old endpoint. When the peer moves (:mod:`~ntmd.node.follow`), this node
-follows at once, challenges the new source, and goes back if it does not answer. Both ends write
-the same entry into their journals (:mod:`~ntmd.node.journal`).
+While two links are up, the system's order says which one carries (:mod:`~ntmd.node.choice`); the
+other is kept warm, and when the order changes, traffic goes over without loss
+(:mod:`~ntmd.node.shift`). When a link is lost (:mod:`~ntmd.node.move`), new sockets open, the
+relays are told first, then every peer over its relay leg and directly
+(:mod:`~ntmd.node.announce`), then the coordinator; data leaves at once on the relay leg and
+towards the peer's old endpoint. When the peer moves (:mod:`~ntmd.node.follow`), this node follows
+at once, challenges the new source, and goes back if it does not answer. Both ends write the same
+entry into their journals (:mod:`~ntmd.node.journal`).
 
 Where to read on: :mod:`~ntmd.node.core` routes every input to one of these parts;
 :mod:`~ntmd.node.receive` does the same for what the session engine reports.

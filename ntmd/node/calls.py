@@ -295,7 +295,7 @@ class Calls:
         tunnel.association = event.session.association
         if event.first:
             tunnel.move_seq = tunnel.peer_seq = 0
-            tunnel.paths.lapse()
+            tunnel.paths.renew()
         tunnel.sessions[event.session.number] = event.session
         tunnel.in_use = tunnel.in_use or event.session.number
         tunnel.capabilities = event.remote.capabilities or tunnel.capabilities

@@ -18,7 +18,7 @@ from ntmd.node.tunnel import Open
 from ntmd.node.tunnels import Tunnel, Tunnels
 from ntmd.node.underlay import Underlay
 from ntmd.proto.events import MessageReceived
-from ntmd.proto.messages import Answer, Move, MoveCause
+from ntmd.proto.messages import Answer, Move, MoveCause, Probe
 from ntmd.proto.plane import PeerMoved
 from ntmd.proto.timing import IMPLICIT_MOVE_QUIET, REVERT_PAUSE, SILENCE_FLOOR
 from ntmd.proto.types import Path
@@ -69,6 +69,7 @@ class Follow:
         tunnel.peer_seq = move.seq
         self._accepted[tunnel.number] = now
         before = tunnel.paths.primary
+        tunnel.paths.peer_left(move.path)
         if move.old_dead:
             tunnel.paths.lapse()
             tunnel.candidates.clear()
@@ -86,15 +87,37 @@ class Follow:
         )
         self._journal.heard(tunnel, now)
         listed = self._directions.sift(move.candidates)
-        self._switch(tunnel, event.path, before, old_dead=move.old_dead, now=now)
+        if move.old_dead or not self._named(tunnel, move.path, now):
+            self._switch(tunnel, event.path, before, old_dead=move.old_dead, now=now)
         self._steering.candidates_came(tunnel, listed, now)
         if isinstance(tunnel.state, Open):
             tunnel.busy_at = max(tunnel.busy_at, now - 60.0)
+
+    def probed(self, tunnel: Tunnel, event: MessageReceived, probe: Probe) -> None:
+        """The peer challenges a path, and says whether it is to carry data."""
+        if not event.path.relayed and event.move_seq >= tunnel.peer_seq:
+            tunnel.paths.peer_spares(event.path_id, probe.spare)
 
     def _answer(self, tunnel: Tunnel, event: MessageReceived, nonce: int, now: float) -> None:
         observed = None if event.path.relayed else event.path.remote
         answer = Answer(nonce, observed, self._common.clock(now), tunnel.seen())
         self._common.engine.tell(event.handle, answer, now, path=event.path)
+
+    def _named(self, tunnel: Tunnel, number: int, now: float) -> bool:
+        """The peer's old link still works: change to a proven way to the one that it names, so
+        that nothing is lost and nothing goes out twice. False: there is none yet."""
+        best = self._steering.best(tunnel, now)
+        if best is None or not (best.relayed or tunnel.paths.ids.get(best) == number):
+            return False
+        self._forget_pending(tunnel)
+        tunnel.doubted = tunnel.unanswered = None
+        self._tunnels.switch(tunnel, (best,))
+        self._journal.arrived(tunnel, self._steering.describe(best))
+        return True
+
+    def _forget_pending(self, tunnel: Tunnel) -> None:
+        self._pending.pop(tunnel.number, None)
+        self._common.timers.cancel(("follow", tunnel.number))
 
     def _switch(
         self, tunnel: Tunnel, arrival: Path, before: Path | None, *, old_dead: bool, now: float
@@ -226,6 +249,10 @@ class Follow:
 
     def named_primary(self, tunnel: Tunnel, event: MessageReceived, now: float) -> None:
         """A control frame names the path it came on as the peer's primary (rule C6)."""
+        if not event.path.relayed:
+            tunnel.paths.learn_id(event.path, event.path_id)
+        if event.move_seq >= tunnel.peer_seq:
+            tunnel.paths.peer_names(event.primary_id)
         pending = self._pending.get(tunnel.number)
         if pending is None or pending.previous is None or event.path != pending.previous:
             return

@@ -1,4 +1,4 @@
-"""Keep-alive of the home relay and the coordinator, and of nothing else (rule S6).
+"""Keep-alive of the home relay, the coordinator and spare links, and of nothing else (rule S6).
 
 All pings fire in one wake-up. The interval grows while pings show that the NAT's mapping survived
 it. Where a NAT gives a new mapping another port, a lapse shows; where it keeps the port, a lapse
@@ -35,6 +35,7 @@ class KeepAlive:
     ) -> None:
         self._common, self._underlay, self._nat = common, underlay, nat
         self._home, self._uplinks = home, uplinks
+        self.spares: Callable[[float], None] = lambda _: None
         self._good = 0
         self._lapsed = KEEPALIVE_MAX * 2  # an interval that a mapping did not survive, seconds
         self.interval = KEEPALIVE_FIRST
@@ -54,6 +55,7 @@ class KeepAlive:
             return
         for uplink in self._uplinks():
             uplink.challenge(now, self._answered)
+        self.spares(now)
         self._arm(now)
 
     def limit(self) -> float:

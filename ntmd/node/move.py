@@ -9,28 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ntmd.node.candidates import own_candidates
+from ntmd.node.announce import Announcer
 from ntmd.node.common import Common
 from ntmd.node.inputs import NetworkChanged
 from ntmd.node.journal import Journal
-from ntmd.node.probing import Prober, Proof
+from ntmd.node.probing import Prober
 from ntmd.node.registration import Registration
 from ntmd.node.relays import Relays
+from ntmd.node.shift import REKEY_AFTER_MOVE, Shift
 from ntmd.node.steering import Steering
 from ntmd.node.tunnel import Calling, Open, Waking
 from ntmd.node.tunnels import Tunnel, Tunnels
 from ntmd.node.underlay import OwnSocket, Underlay
-from ntmd.proto.messages import Move, MoveCause
-from ntmd.proto.timing import (
-    MOVE_BUDGET,
-    MOVE_PADDING_ACTIVE,
-    MOVE_PADDING_IDLE,
-    RECENT_PEER,
-)
-from ntmd.proto.types import Endpoint, Path, Peer, path_id
+from ntmd.proto.messages import MoveCause
+from ntmd.proto.types import Path
 
-MOVE_HEADROOM = 180  # header, tag and the other fields of a Move, bytes
-REKEY_AFTER_MOVE = 2.0  # data keys are replaced this long after a move (rule S3), seconds
 WAYS_PER_MOVE = 9  # the relay leg and at most this many direct ways in all
 
 
@@ -47,19 +40,16 @@ class Moves:
         steering: Steering,
         registration: Registration,
         journal: Journal,
-        reflexive: Callable[[], dict[int, Endpoint]],
+        announcer: Announcer,
+        shift: Shift,
         call: Callable[[Tunnel, float], None],
     ) -> None:
         self._common, self._underlay, self._prober = common, underlay, prober
         self._relays, self._tunnels, self._steering = relays, tunnels, steering
         self._registration, self._journal, self._call = registration, journal, call
-        self._reflexive = reflexive
+        self._announcer, self._shift = announcer, shift
         self._cause = (MoveCause.NETWORK_CHANGED, "network changed")
         self._old: dict[int, Path] = {}
-        self._owed: dict[int, int] = {}  # tunnels whose last Move nobody answered: its seq
-        self._lost: dict[int, int] = {}  # ... and whose ladder over the relay is over
-        self._spent = 0
-        self._spent_at = -1e9
 
     # -------------------------------------------------------------- what happened
 
@@ -80,6 +70,8 @@ class Moves:
             self._steering_afresh(socket)
         if (change.gone or change.routed) and self._underlay.usable():
             self._rehome(now)
+        if change.demoted:
+            self._shift.preferred_changed(now, _hint(change.demoted[0], self._underlay))
         self._registration.say_state(now)
 
     def _steering_afresh(self, socket: OwnSocket) -> None:
@@ -101,6 +93,7 @@ class Moves:
     def socket_opened(self, socket: OwnSocket, now: float) -> None:
         """A new own socket can be used."""
         self._rehome(now)
+        self._shift.keep_warm(now)
         self._registration.say_state(now)
 
     def socket_failed(self, socket: OwnSocket, now: float) -> None:
@@ -162,7 +155,6 @@ class Moves:
         tunnel.paths.lapse()
         tunnel.doubted = tunnel.unanswered = None
         tunnel.move_seq += 1
-        self._owed[tunnel.number] = tunnel.move_seq
         self._prober.cancel(tunnel.handle)
         self._journal.begin(
             tunnel,
@@ -175,8 +167,7 @@ class Moves:
             now=now,
         )
         self._tunnels.switch(tunnel, tuple(ways[:2]))
-        for way in ways:
-            self._send_move(tunnel, way, now)
+        self._announcer.send(tunnel, ways, self._cause[0], True, now)
         self._journal.sent(tunnel, now)
         if isinstance(tunnel.state, Open):
             self._common.timers.set(
@@ -185,77 +176,11 @@ class Moves:
                 lambda at: self._steering.rekey(tunnel, at),
             )
 
-    def _send_move(self, tunnel: Tunnel, way: Path, now: float) -> None:
-        seq, cause = tunnel.move_seq, int(self._cause[0])
-        active = now - max(tunnel.busy_at, tunnel.heard_at) < RECENT_PEER
-        size = MOVE_PADDING_ACTIVE if active else MOVE_PADDING_IDLE
 
-        def make(nonce: int) -> Move:
-            here = own_candidates(self._underlay, self._reflexive(), 8)
-            padding = self._padding(size, now)
-            seen = tunnel.seen()
-            return Move(seq, path_id(way.socket), cause, nonce, here, True, seen, padding)
-
-        assert tunnel.handle is not None
-        self._prober.start(
-            tunnel.handle,
-            way,
-            now,
-            lambda proof, at: self._answered(tunnel, seq, proof, at),
-            lost=lambda at: self._unanswered(tunnel, way, at),
-            make=make,
-            purpose="move",
-        )
-
-    def leg_changed(self, peer: Peer, now: float) -> None:
-        """A leg came (back) after the Move had gone nowhere: the peer still has to be told."""
-        tunnel = self._tunnels.by_key.get(peer.key)
-        if tunnel is not None and self._lost.get(tunnel.number) == tunnel.move_seq:
-            self._move_again(tunnel, now)
-
-    def _move_again(self, tunnel: Tunnel, now: float) -> None:
-        if self._owed.get(tunnel.number) != tunnel.move_seq:
-            return
-        way = self._steering.relay_way(tunnel)
-        if not tunnel.live or tunnel.handle is None or way is None:
-            return
-        if not self._prober.under_way(tunnel.handle, way):
-            self._send_move(tunnel, way, now)
-
-    def _padding(self, size: int, now: float) -> bytes:
-        """Zeros up to ``size`` on the wire, within the budget of all Moves of one event."""
-        if now - self._spent_at > REKEY_AFTER_MOVE:
-            self._spent, self._spent_at = 0, now
-        if self._spent + size > MOVE_BUDGET:
-            return b""
-        self._spent += size
-        return bytes(max(0, size - MOVE_HEADROOM))
-
-    def _answered(self, tunnel: Tunnel, seq: int, proof: Proof, now: float) -> None:
-        """The peer knows, and the way works both ways."""
-        self._journal.heard(tunnel, now)
-        if tunnel.move_seq != seq:
-            return
-        self._owed.pop(tunnel.number, None)
-        sending = tunnel.paths.sending
-        if not proof.path.relayed or proof.path in sending:
-            if not proof.path.relayed:
-                tunnel.paths.prove(proof.path, proof.rtt, now)
-            if len(sending) > 1 and (not proof.path.relayed or sending[0] == proof.path):
-                self._tunnels.switch(tunnel, (proof.path,))
-                self._journal.arrived(tunnel, self._steering.describe(proof.path))
-        self._steering.on_proof(tunnel, proof, now)
-
-    def _unanswered(self, tunnel: Tunnel, way: Path, now: float) -> None:
-        """A whole ladder on one way came to nothing."""
-        tunnel.paths.disprove(way)
-        if way.relayed:
-            self._lost[tunnel.number] = tunnel.move_seq
-            if self._steering.relay_way(tunnel) != way:  # the relay had lost that leg meanwhile
-                self._move_again(tunnel, now)
-        if way in tunnel.paths.sending:
-            rest = tuple(p for p in tunnel.paths.sending if p != way)
-            if rest:
-                self._tunnels.switch(tunnel, rest)
-            else:
-                self._steering.rescue(tunnel, now)
+def _hint(socket: OwnSocket, underlay: Underlay) -> tuple[MoveCause, str]:
+    """What the watcher's change says of a link that still works."""
+    name = socket.network.interface
+    now = underlay.sockets.get(socket.number)
+    if now is not None and now.deprecated and not socket.deprecated:
+        return MoveCause.NETWORK_CHANGED, f"address deprecated on {name}"
+    return MoveCause.NETWORK_CHANGED, f"other link preferred to {name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ntmd.node.announce import Announcer
 from ntmd.node.asked import Asked
 from ntmd.node.calls import Calls
 from ntmd.node.common import Common
@@ -17,6 +18,7 @@ from ntmd.node.registration import Registration
 from ntmd.node.relays import Relays
 from ntmd.node.requests import Requests
 from ntmd.node.seen import SeenReports
+from ntmd.node.shift import Shift
 from ntmd.node.status import Status
 from ntmd.node.steering import Steering
 from ntmd.node.tunnel import Open
@@ -112,6 +114,27 @@ class Parts:
             self.journal,
         )
         self.steering.proved = self.follow.proved
+        self.announcer = Announcer(
+            common,
+            self.underlay,
+            self.prober,
+            self.tunnels,
+            self.steering,
+            self.journal,
+            self._reflexive,
+        )
+        self.shift = Shift(
+            common,
+            self.underlay,
+            self.relays,
+            self.tunnels,
+            self.steering,
+            self.registration,
+            self.journal,
+            self.announcer,
+        )
+        self.steering.carry = self.shift.to
+        self.keepalive.spares = self.shift.keep_warm
         self.moves = Moves(
             common,
             self.underlay,
@@ -121,7 +144,8 @@ class Parts:
             self.steering,
             self.registration,
             self.journal,
-            self._reflexive,
+            self.announcer,
+            self.shift,
             self.calls.call,
         )
 
@@ -168,10 +192,11 @@ class Parts:
 
     def _leg_changed(self, peer: Peer, now: float) -> None:
         self.calls.leg_changed(peer, now)
-        self.moves.leg_changed(peer, now)
+        self.announcer.leg_changed(peer, now)
 
     def _home_changed(self, name: str, now: float) -> None:
         self.registration.home_relay = name
+        self.shift.keep_warm(now)
         self.registration.refresh(now)
 
     def _reflexive(self) -> dict[int, Endpoint]:

@@ -13,6 +13,10 @@ from ntmd.proto.timing import PATH_SET, PROMOTE_MARGIN, PROMOTE_RATIO
 from ntmd.proto.types import Path
 
 RTT_UNKNOWN = 0.1  # assumed where nothing was measured yet, seconds
+IDS_KEPT = 32  # arrivals whose path id at the peer is remembered
+
+Key = Callable[[Path], tuple[int, ...]]
+"""Sorts paths by everything but the round trip, best first; see :mod:`ntmd.node.choice`."""
 
 
 @dataclass(slots=True)
@@ -25,11 +29,19 @@ class Proven:
 
 @dataclass(slots=True)
 class PathBook:
-    """``sending`` is what the plane uses: the primary, and while in doubt a second one."""
+    """``sending`` is what the plane uses: the primary, and while in doubt a second one.
+
+    ``ids`` are the peer's path ids (its own sockets, rule C7) as its control frames name them on
+    each path, ``named`` is the one that it calls its primary, ``left`` those that work and are
+    not to carry data: the peer moved away from them, or keeps them as spares.
+    """
 
     proven: dict[Path, Proven] = field(default_factory=dict)
     sending: tuple[Path, ...] = ()
     relay_rtt: float | None = None
+    ids: dict[Path, int] = field(default_factory=dict)
+    named: int = 0
+    left: frozenset[int] = frozenset()
 
     @property
     def primary(self) -> Path | None:
@@ -51,6 +63,38 @@ class PathBook:
         """A whole ladder on ``path`` went unanswered."""
         self.proven.pop(path, None)
 
+    def learn_id(self, path: Path, number: int) -> None:
+        """The peer's frame came on ``path`` from its own path ``number``."""
+        if self.ids.get(path) == number:
+            return
+        self.ids.pop(path, None)
+        self.ids[path] = number
+        while len(self.ids) > IDS_KEPT:
+            del self.ids[next(iter(self.ids))]
+
+    def peer_left(self, stays: int) -> None:
+        """The peer moved to its path ``stays`` and may still be heard on its others."""
+        self.left = frozenset(self.ids.values())
+        self.peer_names(stays)
+
+    def peer_spares(self, number: int, spare: bool) -> None:
+        """The peer says whether its path ``number`` is a spare one."""
+        if spare != (number in self.left):
+            self.left ^= {number}
+
+    def peer_names(self, number: int) -> None:
+        """The peer calls its path ``number`` its primary."""
+        self.named = number
+        if number in self.left:
+            self.left -= {number}
+
+    def renew(self) -> None:
+        """A new association: path ids start anew, nothing is proven."""
+        self.lapse()
+        self.ids.clear()
+        self.left = frozenset()
+        self.named = 0
+
     def lapse(self) -> None:
         """Idle for long: no direct path is trusted any more (rule S6)."""
         self.proven.clear()
@@ -59,6 +103,8 @@ class PathBook:
         """An own socket is gone."""
         for path in [p for p in self.proven if p.socket == socket]:
             del self.proven[path]
+        for path in [p for p in self.ids if p.socket == socket]:
+            del self.ids[path]
         self.sending = tuple(p for p in self.sending if p.socket != socket)
 
     def is_proven(self, path: Path) -> bool:
@@ -74,24 +120,22 @@ class PathBook:
         known = self.proven.get(path)
         return known.rtt if known else None
 
-    def best_direct(self, rank: Callable[[int], int]) -> Path | None:
-        """The best proven direct path: best socket first, then the shortest round trip."""
+    def best_direct(self, key: Key) -> Path | None:
+        """The best proven direct path; of equal ones that with the shortest round trip."""
         if not self.proven:
             return None
-        return min(self.proven, key=lambda p: (rank(p.socket), self.proven[p].rtt, p))
+        return min(self.proven, key=lambda p: (key(p), self.proven[p].rtt, p))
 
-    def better(self, path: Path, rank: Callable[[int], int]) -> bool:
+    def better(self, path: Path, key: Key) -> bool:
         """Whether the proven ``path`` should take the primary's place (with hysteresis)."""
         present = self.primary
         if present is None or present == path:
             return present is None
-        if present.relayed != path.relayed:
-            return present.relayed
         if not self.is_proven(present):
             return True
+        if key(path) != key(present):
+            return key(path) < key(present)
         new, old = self.rtt(path), self.rtt(present)
-        if rank(path.socket) != rank(present.socket):
-            return rank(path.socket) < rank(present.socket)
         if new is None or old is None:
             return False
         return new < old * PROMOTE_RATIO or new < old - PROMOTE_MARGIN

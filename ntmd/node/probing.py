@@ -103,6 +103,10 @@ class Prober:
         self._attempts.pop(base, None)
         self._common.timers.cancel(("probe", base))
 
+    def attempts(self) -> list[tuple[Path, str]]:
+        """What is being challenged, and for what purpose."""
+        return [(each.path, each.purpose) for each in self._attempts.values()]
+
     def under_way(self, handle: int, path: Path) -> bool:
         """Whether ``path`` is being challenged in this association."""
         return any(a.handle == handle and a.path == path for a in self._attempts.values())

@@ -169,6 +169,7 @@ class Receive:
         match message:
             case Probe():
                 self._answer(event, message.nonce, tunnel, now)
+                self._follow.probed(tunnel, event, message)
                 self._steering.noticed(tunnel, event.path, now)
             case Answer():
                 self._prober.answered(event.handle, message, event.path, now)

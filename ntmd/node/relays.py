@@ -149,6 +149,12 @@ class Relays:
             self.home_name = best
             self._home_changed(best, now)
 
+    def uplinks(self) -> list[Uplink]:
+        """The associations of all relays in use, the home relay's first."""
+        order = sorted(self.by_name, key=lambda n: (n != self.home_name, n))
+        used = [self.by_name[name] for name in order]
+        return [relay.uplink for relay in used if relay.home or relay.legs]
+
     def warm(self) -> list[Uplink]:
         """The associations that are kept alive."""
         return [r.uplink for r in self.by_name.values() if r.home]

@@ -8,16 +8,18 @@ and whichever way answers carries on (rules C6, S6, S15).
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import zip_longest
 
 from ntmd.node.candidates import merge, own_candidates
+from ntmd.node.choice import best_way, key_of
 from ntmd.node.common import Common
-from ntmd.node.path import RTT_UNKNOWN
+from ntmd.node.path import RTT_UNKNOWN, Key, PathBook
 from ntmd.node.probing import Prober, Proof
 from ntmd.node.relays import Relays
 from ntmd.node.tunnel import Input, Open
 from ntmd.node.tunnels import Tunnel, Tunnels
 from ntmd.node.underlay import Underlay
-from ntmd.proto.messages import CandidateField, CandidateUpdate
+from ntmd.proto.messages import CandidateField, CandidateUpdate, Probe
 from ntmd.proto.plane import TunnelActivity
 from ntmd.proto.timing import (
     DIRECT_IDLE,
@@ -54,6 +56,7 @@ class Steering:
         self._relays, self._tunnels = relays, tunnels
         self._reflexive, self._learn, self.rescue = reflexive, learn, rescue
         self.proved: Callable[[Tunnel, Proof, float], None] = lambda *_: None
+        self.carry: Callable[[Tunnel, Path, float], None]
 
     # -------------------------------------------------------------- choosing
 
@@ -61,6 +64,20 @@ class Steering:
         """The leg to send on: the one at the peer's home relay if it is open."""
         ways = self._relays.ways_to(tunnel.peer.key, tunnel.home_relay)
         return ways[0][1] if ways else None
+
+    def key(self, tunnel: Tunnel) -> Key:
+        """How the tunnel's paths are sorted at present."""
+        return key_of(tunnel.paths, self._underlay)
+
+    def best(self, tunnel: Tunnel, now: float, fresh: float = 1e9) -> Path | None:
+        """The best usable way known to work; a direct one has answered within ``fresh`` seconds."""
+        for path in [p for p in tunnel.paths.proven if not self._usable(p)]:
+            tunnel.paths.disprove(path)
+        key = self.key(tunnel)
+        young = PathBook(
+            {p: known for p, known in tunnel.paths.proven.items() if now - known.at <= fresh}
+        )
+        return best_way(young, self.relay_way(tunnel), key)
 
     def confirmed(self, tunnel: Tunnel, arrival: Path, fresh: bool, now: float) -> None:
         """A session was confirmed by something that came in on ``arrival``."""
@@ -79,13 +96,9 @@ class Steering:
 
     def settle(self, tunnel: Tunnel, now: float, arrival: Path | None = None) -> None:
         """Send on the best way that is known to work; on anything plausible if none is."""
-        for path in [p for p in tunnel.paths.proven if not self._usable(p)]:
-            tunnel.paths.disprove(path)
-        direct = tunnel.paths.best_direct(self._underlay.rank)
-        relay = self.relay_way(tunnel)
-        if relay is None and arrival is not None and arrival.relayed:
-            relay = arrival
-        choice = direct or relay
+        choice = self.best(tunnel, now)
+        if choice is None and arrival is not None and arrival.relayed:
+            choice = arrival
         if choice is None:
             guesses = self._underlay.ways(tuple(tunnel.candidates))
             choice = guesses[0] if guesses else None
@@ -100,7 +113,7 @@ class Steering:
         relay = self.relay_way(tunnel)
         if relay is not None:
             pairs.insert(0, relay)
-        for path in pairs[:EXPLORE_PAIRS]:
+        for path in _fairly(pairs)[:EXPLORE_PAIRS]:
             known = tunnel.paths.proven.get(path)
             if known is None or now - known.at > PROOF_FRESH or known.rtt == RTT_UNKNOWN:
                 self.challenge(tunnel, path, now)
@@ -115,8 +128,14 @@ class Steering:
             now,
             lambda proof, at: self.on_proof(tunnel, proof, at),
             lost=lambda at: self._unproven(tunnel, path, at),
+            make=lambda nonce: Probe(nonce, spare=self._spare(tunnel, path)),
             purpose=purpose,
         )
+
+    def _spare(self, tunnel: Tunnel, path: Path) -> bool:
+        """Whether the path leaves by another link than what carries."""
+        primary = tunnel.paths.primary
+        return primary is not None and not self._underlay.same_link(primary.socket, path.socket)
 
     def on_proof(self, tunnel: Tunnel, proof: Proof, now: float) -> None:
         """A challenge of this tunnel was answered."""
@@ -139,7 +158,8 @@ class Steering:
             return
         if len(tunnel.paths.sending) > 1:
             return  # a move is being settled, by whoever began it
-        if primary is None or (path != primary and tunnel.paths.better(path, self._underlay.rank)):
+        key = self.key(tunnel)
+        if primary is None or (path != primary and tunnel.paths.better(path, key)):
             self._common.tell(
                 "info",
                 "path promoted",
@@ -147,7 +167,7 @@ class Steering:
                 path=self.describe(path),
                 before=self.describe(primary),
             )
-            self._tunnels.switch(tunnel, (path,))
+            self.carry(tunnel, path, now)
             self._tunnels.remember(tunnel, None, now)
         elif not path.relayed and tunnel.installed:
             self._tunnels.switch(tunnel, tunnel.paths.sending)
@@ -311,3 +331,12 @@ class Steering:
         """The path in words."""
         relay = self._relays.name_of(path) if path is not None and path.relayed else ""
         return self._underlay.describe(path, relay)
+
+
+def _fairly(pairs: list[Path]) -> list[Path]:
+    """The same pairs, taking turns among the own sockets, so that none is cut off by a limit."""
+    queues: dict[int, list[Path]] = {}
+    for path in pairs:
+        queues.setdefault(path.socket, []).append(path)
+    turns = zip_longest(*queues.values())
+    return [path for turn in turns for path in turn if path is not None]

@@ -25,6 +25,9 @@ class Timers:
         """Forget ``name``; unknown names are ignored."""
         self._live.pop(name, None)
 
+    def __len__(self) -> int:
+        return len(self._live)
+
     def pending(self, name: Hashable) -> float | None:
         """When ``name`` is due, or None."""
         entry = self._live.get(name)

@@ -20,6 +20,7 @@ from ntmd.proto.types import Endpoint, Path, path_id
 REOPEN = 0.5  # a socket that could not be opened is tried again this much later, seconds
 MAX_SOCKETS = 8
 PAST_SOCKETS = 32  # closed sockets whose interface the journal can still name
+DEPRECATED, NO_GATEWAY = 500, 1000  # added to the rank of a socket that is a makeshift
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +43,26 @@ class OwnSocket:
     mtu: int
     rank: int
     local: Endpoint | None = None
+    deprecated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a change of the underlay did: sockets that are gone; sockets that now have a route."""
+    """What a change of the underlay did: sockets that are gone; sockets that now have a route;
+    sockets before which another one is preferred by now."""
 
     gone: tuple[OwnSocket, ...]
     routed: tuple[OwnSocket, ...]
+    demoted: tuple[OwnSocket, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """How a network is wanted."""
+
+    rank: int
+    mtu: int
+    deprecated: bool
 
 
 def _same(a: Network, b: Network) -> bool:
@@ -57,6 +70,10 @@ def _same(a: Network, b: Network) -> bool:
     if (a.interface, a.index, a.family, a.address) != (b.interface, b.index, b.family, b.address):
         return False
     return a.gateway == b.gateway or not a.gateway or not b.gateway
+
+
+def _private(address: str) -> bool:
+    return ipaddress.ip_address(address).is_private
 
 
 class Underlay:
@@ -78,16 +95,25 @@ class Underlay:
         wanted = self._wanted()
         gone: list[OwnSocket] = []
         routed: list[OwnSocket] = []
+        demoted: list[OwnSocket] = []
         for socket in list(self.sockets.values()):
             match = next((n for n in wanted if _same(n, socket.network)), None)
             if match is None:
                 self._drop(socket.number)
                 gone.append(socket)
                 continue
-            rank, mtu = wanted.pop(match)
+            wish = wanted.pop(match)
             gateway_came = bool(match.gateway) and not socket.network.gateway
             network = match if match.gateway else socket.network
-            socket = replace(socket, network=network, rank=rank, mtu=mtu)
+            if wish.rank > socket.rank:
+                demoted.append(socket)
+            socket = replace(
+                socket,
+                network=network,
+                rank=wish.rank,
+                mtu=wish.mtu,
+                deprecated=wish.deprecated,
+            )
             self.sockets[socket.number] = socket
             if gateway_came and socket.local is not None:
                 routed.append(socket)
@@ -95,7 +121,7 @@ class Underlay:
             self._keep_past(socket)
             gone.append(socket)
         self._open(wanted)
-        return Change(tuple(gone), tuple(routed))
+        return Change(tuple(gone), tuple(routed), tuple(demoted))
 
     def _drop(self, number: int) -> None:
         socket = self.sockets.pop(number, None)
@@ -109,33 +135,40 @@ class Underlay:
         while len(self._past) > PAST_SOCKETS:
             del self._past[next(iter(self._past))]
 
-    def _open(self, wanted: dict[Network, tuple[int, int]]) -> None:
-        for network, (rank, mtu) in wanted.items():
+    def _open(self, wanted: dict[Network, _Wish]) -> None:
+        for network, wish in wanted.items():
             number = next(self._numbers)
-            self.sockets[number] = OwnSocket(number, network, mtu, rank)
+            self.sockets[number] = OwnSocket(
+                number, network, wish.mtu, wish.rank, deprecated=wish.deprecated
+            )
             port = self._common.settings.port
             self._common.emit(
                 OpenSocket(number, network.interface, network.family, network.address, port)
             )
 
-    def _wanted(self) -> dict[Network, tuple[int, int]]:
-        wanted: dict[Network, tuple[int, int]] = {}
+    def _wanted(self) -> dict[Network, _Wish]:
+        wanted: dict[Network, _Wish] = {}
         for place, interface in enumerate(self._interfaces):
             if not interface.carrier or interface.name == self._common.settings.interface:
                 continue
             gateways = dict(interface.gateways)
             for family in (4, 6):
-                address = self._address(interface, family)
-                if address is None or len(wanted) >= MAX_SOCKETS:
-                    continue
                 gateway = gateways.get(family, "")
-                rank = place * 2 + (0 if gateway else 1000)
-                network = Network(interface.name, interface.index, family, address, gateway)
-                wanted[network] = (rank, interface.mtu)
+                for address, deprecated in self._addresses(interface, family):
+                    if len(wanted) >= MAX_SOCKETS:
+                        return wanted
+                    rank = place * 2 + (0 if gateway else NO_GATEWAY)
+                    rank += DEPRECATED if deprecated else 0
+                    network = Network(interface.name, interface.index, family, address, gateway)
+                    wanted[network] = _Wish(rank, interface.mtu, deprecated)
         return wanted
 
-    def _address(self, interface: UnderlayInterface, family: int) -> str | None:
-        """The address to bind on, kept while it stays usable; None if there is none."""
+    def _addresses(self, interface: UnderlayInterface, family: int) -> list[tuple[str, bool]]:
+        """Addresses to bind on, with whether they are deprecated, best first.
+
+        The one in use is kept while it stays usable; once it is deprecated, a fresh one is opened
+        beside it, so that the traffic can leave it before it goes.
+        """
         usable = [
             a.address
             for a in interface.addresses
@@ -146,12 +179,12 @@ class Underlay:
             for s in self.sockets.values()
             if s.network.index == interface.index and s.network.family == family
         ]
-        for address in kept:
-            if address in usable:
-                return address
         fresh = {a.address for a in interface.addresses if not a.deprecated}
-        usable.sort(key=lambda a: (a not in fresh, ipaddress.ip_address(a).is_private))
-        return usable[0] if usable else None
+        usable.sort(key=lambda a: (a not in fresh, a not in kept, _private(a)))
+        found = [(a, a not in fresh) for a in usable[:1]]
+        if found and not found[0][1]:
+            found += [(a, True) for a in usable[1:] if a in kept and a not in fresh][:1]
+        return found
 
     def _usable(self, address: str, family: int) -> bool:
         ip = ipaddress.ip_address(address)
@@ -217,6 +250,13 @@ class Underlay:
         """Preference of a socket, smaller is better."""
         socket = self.find(number)
         return socket.rank if socket is not None else 1 << 20
+
+    def same_link(self, one: int, other: int) -> bool:
+        """Whether two own sockets are on one interface and address generation."""
+        a, b = self.sockets.get(one), self.sockets.get(other)
+        if a is None or b is None:
+            return one == other
+        return a.network.index == b.network.index and a.deprecated == b.deprecated
 
     def ways(self, endpoints: tuple[Endpoint, ...]) -> list[Path]:
         """Every pair of an open socket and an endpoint of its family, best socket first."""

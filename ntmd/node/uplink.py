@@ -7,6 +7,7 @@ a growing sequence (rule C7), and calls again with a growing pause while the ser
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 
 from ntmd.node.common import Common
@@ -14,6 +15,7 @@ from ntmd.node.probing import Prober, Proof
 from ntmd.node.race import Race
 from ntmd.node.underlay import Underlay
 from ntmd.proto.events import CallFailed, Established
+from ntmd.proto.timing import STANDBY_FRESH
 from ntmd.proto.types import Endpoint, Path, Peer
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
@@ -31,8 +33,18 @@ class Link(Enum):
     SILENT = "silent"
 
 
+@dataclass(frozen=True, slots=True)
+class Spare:
+    """A way on another own socket that answered: round trip and when, seconds."""
+
+    path: Path
+    rtt: float
+    at: float
+
+
 class Uplink:
-    """One server. ``path`` is where it is spoken to; ``observed`` what it saw of each socket."""
+    """One server. ``path`` is where it is spoken to; ``observed`` what it saw of each socket;
+    ``spares`` are ways on other own sockets that answer too, by socket."""
 
     def __init__(
         self,
@@ -63,6 +75,7 @@ class Uplink:
         self.rtt: float | None = None
         self.last_heard: float | None = None
         self.observed: dict[int, Endpoint] = {}
+        self.spares: dict[int, Spare] = {}
         self.race = Race(self, common, underlay, prober)
 
     @property
@@ -92,6 +105,7 @@ class Uplink:
         self._common.timers.cancel(("recall", self.peer.key))
         if event.first:
             self.seq = 0
+            self.spares.clear()
         self.state = Link.UP
         if self.path is None or event.first:
             self.path = event.path
@@ -173,6 +187,8 @@ class Uplink:
         """Sockets came or went: move to the best way. True if the path changed."""
         for socket in [s for s in self.observed if not self._underlay.is_open(s)]:
             del self.observed[socket]
+        for socket in [s for s in self.spares if not self._underlay.is_open(s)]:
+            del self.spares[socket]
         ways = self._ways()
         if not ways:
             if self.path is not None and not self._carries(self.path):
@@ -202,6 +218,9 @@ class Uplink:
         """The best socket's way, to the endpoint in use where the family allows."""
         if self.path is not None and self.path in ways and self.proven:
             return self.path
+        spares = [s.path for s in self.spares.values() if s.path in ways]
+        if spares:
+            return min(spares, key=lambda w: (self._underlay.rank(w.socket), w))
         first = [w for w in ways if w.socket == ways[0].socket]
         same = [w for w in first if self.path is not None and w.remote == self.path.remote]
         return (same or first)[0]
@@ -244,6 +263,59 @@ class Uplink:
         """Take a way that has just answered."""
         self._take(proof.path, now)
         self._answered(proof, now)
+
+    # -------------------------------------------------------------- other own links
+
+    def warm(self, socket: int, now: float, then: Callable[[float], None] | None = None) -> None:
+        """Ask the server over an own socket that is not in use; ``then`` when it answered."""
+        way = self._way_on(socket)
+        if way is None or self.handle is None or not self.up:
+            return
+        if self._prober.under_way(self.handle, way) and then is None:
+            return
+
+        def answered(proof: Proof, at: float) -> None:
+            self.last_heard = at
+            if self._underlay.is_open(socket):
+                self.spares[socket] = Spare(way, proof.rtt, at)
+                self.saw(socket, proof.answer.observed, at)
+                if then is not None:
+                    then(at)
+
+        def silent(at: float) -> None:
+            self.spares.pop(socket, None)
+
+        self._prober.start(self.handle, way, now, answered, lost=silent, purpose="standby")
+
+    def _way_on(self, socket: int) -> Path | None:
+        """The way to this server on an own socket: to the endpoint in use, or to another one."""
+        ways = [w for w in self._underlay.ways(self.endpoints) if w.socket == socket]
+        same = [w for w in ways if self.path is not None and w.remote == self.path.remote]
+        return next(iter(same or ways), None)
+
+    def spare_on(self, socket: int, now: float) -> Spare | None:
+        """The way on that socket, if it answered lately."""
+        spare = self.spares.get(socket)
+        if spare is None or now - spare.at > STANDBY_FRESH or not self._underlay.is_open(socket):
+            return None
+        return spare
+
+    def shift(self, now: float) -> bool:
+        """Move to the best other link that answers, if it is preferred: the old one still works."""
+        if self.path is None or not self.up or not self._carries(self.path):
+            return False
+        found = [s for n in self.spares if (s := self.spare_on(n, now)) is not None]
+        rank = self._underlay.rank
+        best = min(found, key=lambda s: (rank(s.path.socket), s.rtt), default=None)
+        if best is None or rank(best.path.socket) >= rank(self.path.socket):
+            return False
+        if self.proven and self.rtt is not None:
+            self.spares[self.path.socket] = Spare(self.path, self.rtt, now)
+        self._take(best.path, now)
+        self.proven, self.rtt = True, best.rtt
+        self.spares.pop(best.path.socket, None)
+        self._rekey_later(now)
+        return True
 
     def close(self, now: float) -> None:
         """The node goes down."""

@@ -128,7 +128,7 @@ class Answering:
         context, suite = self._context, Suite(header.suite)
         me = context.identity
         prologue = noise.prologue(suite, context.platform_id, me.role, me.name)
-        handshake = noise.Responder(suite, prologue, me.private_key)
+        handshake = noise.Responder(suite, prologue, context.static)
         message = data[HEADER_SIZE : -2 * MAC]
         key = handshake.read_static(message)
         if key == context.public:

@@ -125,7 +125,7 @@ class Calling:
         handshake = noise.Initiator(
             chosen,
             noise.prologue(chosen, context.platform_id, peer.role, peer.name),
-            context.identity.private_key,
+            context.static,
             peer.key,
             context.random(32),
         )

@@ -11,7 +11,7 @@ from typing import Any
 from ntmd.proto import timing
 from ntmd.proto.association import Association
 from ntmd.proto.certs import Trust
-from ntmd.proto.crypto import hkdf, hmac256, public_key, sha256
+from ntmd.proto.crypto import PrivateKey, hkdf, hmac256, sha256
 from ntmd.proto.events import Event, Identity, Policy
 from ntmd.proto.io import SendDatagram
 from ntmd.proto.types import Arrival, Endpoint, Path, Peer
@@ -64,7 +64,8 @@ class Context:
     ) -> None:
         self.set_identity(identity)
         self.platform_id = next(iter(trust.anchors.values())).platform_id
-        self.public = public_key(identity.private_key)
+        self.static = PrivateKey(identity.private_key)
+        self.public = self.static.public
         self.trust = trust
         self.policy = policy
         self.random = random

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ntmd.proto.crypto import Aead, dh, equal, hkdf, hmac256, public_key, sha256
+from ntmd.proto.crypto import Aead, PrivateKey, equal, hkdf, hmac256, sha256
 from ntmd.proto.errors import ProtocolError
 from ntmd.proto.frame import HEADER_SIZE, INDEX, WIRE_VERSION
 from ntmd.proto.types import Role, Suite
@@ -119,25 +119,25 @@ class Initiator:
         self,
         suite: Suite,
         handshake_prologue: bytes,
-        static_private: bytes,
+        static: PrivateKey,
         remote_static: bytes,
         ephemeral_private: bytes,
     ) -> None:
         self._state = _Symmetric(suite, handshake_prologue)
-        self._static = static_private
+        self._static = static
         self._remote = remote_static
-        self._ephemeral = ephemeral_private
+        self._ephemeral = PrivateKey(ephemeral_private)
         self._state.mix_hash(remote_static)
 
     def write_message1(self, payload: bytes) -> bytes:
         """e ‖ sealed static key ‖ sealed payload."""
-        state, ephemeral = self._state, public_key(self._ephemeral)
+        state, ephemeral = self._state, self._ephemeral.public
         state.mix_hash(ephemeral)
         # IKpsk2 is a psk handshake: the ephemeral key is mixed into the chaining key too.
         state.mix_key(ephemeral)
-        state.mix_key(dh(self._ephemeral, self._remote))
-        static = state.encrypt(public_key(self._static))
-        state.mix_key(dh(self._static, self._remote))
+        state.mix_key(self._ephemeral.exchange(self._remote))
+        static = state.encrypt(self._static.public)
+        state.mix_key(self._static.exchange(self._remote))
         return ephemeral + static + state.encrypt(payload)
 
     def read_message2(self, message: bytes, psk: bytes = NO_PSK) -> tuple[bytes, SessionSecrets]:
@@ -148,8 +148,8 @@ class Initiator:
         state, ephemeral = self._state.copy(), message[:KEY]
         state.mix_hash(ephemeral)
         state.mix_key(ephemeral)
-        state.mix_key(dh(self._ephemeral, ephemeral))
-        state.mix_key(dh(self._static, ephemeral))
+        state.mix_key(self._ephemeral.exchange(ephemeral))
+        state.mix_key(self._static.exchange(ephemeral))
         state.mix_key_and_hash(psk)
         payload = state.decrypt(message[KEY:])
         return payload, state.secrets()
@@ -158,10 +158,10 @@ class Initiator:
 class Responder:
     """The side that answers. Two steps of reading let limits apply before the payload is opened."""
 
-    def __init__(self, suite: Suite, handshake_prologue: bytes, static_private: bytes) -> None:
+    def __init__(self, suite: Suite, handshake_prologue: bytes, static: PrivateKey) -> None:
         self._state = _Symmetric(suite, handshake_prologue)
-        self._static = static_private
-        self._state.mix_hash(public_key(static_private))
+        self._static = static
+        self._state.mix_hash(static.public)
         self._remote = b""
         self._remote_ephemeral = b""
 
@@ -172,14 +172,14 @@ class Responder:
         state, ephemeral = self._state, message[:KEY]
         state.mix_hash(ephemeral)
         state.mix_key(ephemeral)
-        state.mix_key(dh(self._static, ephemeral))
+        state.mix_key(self._static.exchange(ephemeral))
         self._remote = state.decrypt(message[KEY : KEY + KEY + TAG])
         self._remote_ephemeral = ephemeral
         return self._remote
 
     def read_payload(self, message: bytes) -> bytes:
         """Second step, one more DH: the payload; the static key is authentic from here on."""
-        self._state.mix_key(dh(self._static, self._remote))
+        self._state.mix_key(self._static.exchange(self._remote))
         return self._state.decrypt(message[KEY + KEY + TAG :])
 
     def read_message1(self, message: bytes) -> tuple[bytes, bytes]:
@@ -190,13 +190,13 @@ class Responder:
         self, payload: bytes, psk: bytes, ephemeral_private: bytes
     ) -> tuple[bytes, SessionSecrets]:
         """e ‖ sealed payload, and the session keys."""
-        state, ephemeral = self._state, public_key(ephemeral_private)
-        state.mix_hash(ephemeral)
-        state.mix_key(ephemeral)
-        state.mix_key(dh(ephemeral_private, self._remote_ephemeral))
-        state.mix_key(dh(ephemeral_private, self._remote))
+        state, own = self._state, PrivateKey(ephemeral_private)
+        state.mix_hash(own.public)
+        state.mix_key(own.public)
+        state.mix_key(own.exchange(self._remote_ephemeral))
+        state.mix_key(own.exchange(self._remote))
         state.mix_key_and_hash(psk)
-        message = ephemeral + state.encrypt(payload)
+        message = own.public + state.encrypt(payload)
         return message, state.secrets()
 
 

@@ -75,12 +75,14 @@ class Confirm:
 @dataclass(frozen=True, slots=True)
 class Probe:
     """Challenge of a path, keep-alive, mapping test. ``answer_from``: 0 the same socket, n the
-    n-th endpoint of Registered.probe_endpoints counted from 1 (filtering test)."""
+    n-th endpoint of Registered.probe_endpoints counted from 1 (filtering test). ``spare``: the path
+    leads to a link that the sender does not use; no data there until a Move names it."""
 
     tag: ClassVar[int] = 11
     nonce: U64
     answer_from: U8 = 0
     padding: Padding = b""
+    spare: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from ntmd.proto import messages as m
 from ntmd.proto import plane
 from ntmd.proto.certs import Trust
 from ntmd.proto.crypto import sha256
+from ntmd.proto.errors import ProtocolError
 from ntmd.proto.events import (
     Admission,
     CallFailed,
@@ -170,7 +171,7 @@ class DcCore:
             case DirectoryUpdated():
                 self._directory(event, now)
             case CertificatesRenewed():
-                self._renewed(event)
+                self._renewed(event, now)
             case UserAsked():
                 self._asked(event, now)
             case SendFailed():
@@ -267,6 +268,7 @@ class DcCore:
             self.interdomain.established(event, now)
         else:
             self.engine.set_primary(event.handle, event.path)
+            self.relays.shown_by(leaf)
 
     def _message(self, event: MessageReceived, now: float) -> None:
         node = self.registry.by_handle(event.handle)
@@ -336,12 +338,21 @@ class DcCore:
                 self.engine.close(node.handle, now, m.CloseReason.REVOKED)
                 self.registry.ended(node.handle, now)
 
-    def _renewed(self, event: CertificatesRenewed) -> None:
+    def _renewed(self, event: CertificatesRenewed, now: float) -> None:
+        """Present the new certificates from the next handshake on; sessions go on as they are."""
         common = self._common
-        common.check_sign(event.dc_sign, common.sign_private)
+        try:
+            common.check_sign(event.dc_sign, common.sign_private)
+            leaf = common.verified(event.certificates[0], Role.DC, common.identity.name, now)
+            if leaf.key != common.own_key:
+                raise ProtocolError("certificate_key")
+        except (ValueError, IndexError, ProtocolError) as error:
+            common.tell("warning", "renewed certificates do not fit", why=str(error))
+            return
         common.sign_certificate = event.dc_sign
         common.identity = replace(common.identity, certificates=event.certificates)
         self.engine.set_identity(common.identity)
+        common.counters["certificates_renewed"] += 1
 
     def _asked(self, event: UserAsked, now: float) -> None:
         answer: Any = None

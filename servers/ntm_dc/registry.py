@@ -240,7 +240,7 @@ class Registry:
         node = Node(entry.name, entry.address, leaf, home_relay=entry.home_relay)
         node.last_seen_ms = entry.last_seen_ms
         node.last_seen = now - max(0, self._common.platform_ms(now) - entry.last_seen_ms) / 1000
-        node.stored = entry
+        node.stored, node.stored_at = entry, now  # written again when it has moved, or in its turn
         node.online = False
         if entry.endpoint is not None and entry.socket in self._common.sockets:
             node.primary = Path(entry.socket, entry.endpoint)

@@ -92,6 +92,13 @@ class Relays:
             event.id, status, 0, common.platform_ms(now), common.sign_certificate, LEASE
         )
 
+    def shown_by(self, leaf: Leaf) -> None:
+        """A relay shook hands: nodes are told the certificate that it showed."""
+        relay = self._by_name.get(leaf.name)
+        if relay is not None and relay.leaf.key == leaf.key and relay.leaf.der != leaf.der:
+            relay.leaf = leaf
+            self._common.emit(Store(STORE_PREFIX + leaf.name, _kept(relay)))
+
     def ended(self, handle: int) -> None:
         """A relay's session is over."""
         for relay in self._by_name.values():

@@ -21,6 +21,7 @@ from ntm_dc.resolver import DomainResolver
 from ntm_dc.store import NodeStore
 from ntm_dc.values import (
     PROBE_SOCKETS,
+    CertificatesRenewed,
     DcSettings,
     DcState,
     DirectoryEntry,
@@ -70,6 +71,7 @@ class DcServer:
     """A coordinator on ``listen`` addresses at ``udp_port`` (0: any free port, the same on all).
 
     ``dns_port`` 0: no name server. ``resolver`` is ``ADDR[:PORT]``, empty: the system's.
+    ``database`` is an SQLAlchemy URL, empty: SQLite in ``directory``.
     """
 
     def __init__(
@@ -81,12 +83,14 @@ class DcServer:
         *,
         dns_port: int = 0,
         resolver: str = "",
+        database: str = "",
         trace: Trace | None = None,
     ) -> None:
         self.directory, self.enrolment = directory, enrolment
         self.endpoints: tuple[Endpoint, ...] = ()
         self.dns: DnsServer | None = None
         self._listen, self._port, self._dns_port = tuple(listen), udp_port, dns_port
+        self._database = database
         self._trace = trace
         self._resolver = DomainResolver(resolver)
         self._ports: dict[int, UdpPort] = {}
@@ -114,7 +118,7 @@ class DcServer:
         loop = asyncio.get_running_loop()
         try:
             self._bind(loop)
-            self._store = NodeStore.in_directory(self.directory, self._flushed)
+            self._store = self._open_store()
             self._files = FileStore(self.directory / "store")
             self._core = self._build()
             self._driver = Driver(self._core, self._execute, loop=loop, trace=self._trace)
@@ -145,6 +149,14 @@ class DcServer:
         """Return when the server ends; raises what made it fail."""
         assert self._run is not None, "start() first"
         await asyncio.shield(self._run)
+
+    def renewed(self, enrolment: Enrolment) -> None:
+        """Go on with renewed certificates and a fresh directory; sessions are not touched."""
+        assert self._driver is not None, "start() first"
+        self.enrolment = enrolment
+        certificates = CertificatesRenewed(enrolment.certificates, enrolment.sign_certificate)
+        self._driver.post(certificates)
+        self._driver.post(_directory(enrolment.directory))
 
     def metrics(self) -> dict[str, Any]:
         """Counters and gauges for the admin socket and ``/metrics``."""
@@ -199,13 +211,18 @@ class DcServer:
                 given.sign_certificate,
                 ipaddress.IPv6Network(given.delegation),
                 Trust((Anchor(given.platform_id, (certs.ca_key_of(given.ca),)),)),
-                DcState(self._store.load(), self._files.read_all()),
+                DcState(self._store.load(given.domain), self._files.read_all()),
                 random=os.urandom,
                 now=boot_clock(),
                 wall_ms=wall_ms(),
             )
         except (ValueError, ProtocolError) as error:
             raise damaged(self.directory / "enrolment.json", str(error)) from error
+
+    def _open_store(self) -> NodeStore:
+        if self._database:
+            return NodeStore(self._database, self._flushed)
+        return NodeStore.in_directory(self.directory, self._flushed)
 
     def _key(self, name: str) -> bytes:
         data = read_file(self.directory / name, 64)

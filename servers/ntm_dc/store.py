@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from ntm_dc.values import StoredNode
 from ntmd.proto.types import Endpoint
-from ntmd.runtime.complaints import Complaint
+from ntmd.runtime.complaints import Complaint, Exit
 from ntmd.runtime.journal import journal
 
 SCHEMA = 1
@@ -44,6 +44,8 @@ _nodes = sa.Table(
     sa.Column("online", sa.Boolean, nullable=False),
 )
 
+_gone: sa.BindParameter[str] = sa.bindparam("gone")
+
 OnFlushed = Callable[[int, str], None]
 
 
@@ -58,7 +60,7 @@ class NodeStore:
         self._tickets: list[int] = []
         self._wake = threading.Condition()
         self._closing = False
-        self._engine = sa.create_engine(url)
+        self._engine = _engine(url)
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _careful)
         try:
@@ -74,11 +76,14 @@ class NodeStore:
         """The SQLite file of a data directory."""
         return cls(f"sqlite:///{directory / 'nodes.sqlite'}", on_flushed)
 
-    def load(self) -> tuple[StoredNode, ...]:
-        """All rows, by name."""
+    def load(self, domain: str = "") -> tuple[StoredNode, ...]:
+        """All rows, by name; of one domain if given (coordinators may share a database)."""
+        query = sa.select(_nodes).order_by(_nodes.c.name)
+        if domain:
+            query = query.where(_nodes.c.name.endswith("." + domain, autoescape=True))
         try:
             with self._engine.connect() as connection:
-                found = connection.execute(sa.select(_nodes).order_by(_nodes.c.name)).mappings()
+                found = connection.execute(query).mappings()
                 return tuple(_node(dict(row)) for row in found)
         except (sa.exc.SQLAlchemyError, ValueError) as error:
             raise self._complaint(error) from error
@@ -139,8 +144,10 @@ class NodeStore:
     def _write(self, rows: dict[str, StoredNode | None]) -> str:
         try:
             with self._engine.begin() as connection:
-                for name, node in rows.items():
-                    _put(connection, name, node)
+                gone = [{"gone": name} for name in rows]
+                connection.execute(_nodes.delete().where(_nodes.c.name == _gone), gone)
+                if kept := [_values(node) for node in rows.values() if node is not None]:
+                    connection.execute(_nodes.insert(), kept)
         except sa.exc.SQLAlchemyError as error:
             self.failures += 1
             reason = str(getattr(error, "orig", None) or error).splitlines()[0]
@@ -184,6 +191,18 @@ class NodeStore:
         )
 
 
+def _engine(url: str) -> sa.Engine:
+    try:
+        return sa.create_engine(url)
+    except (sa.exc.ArgumentError, ImportError) as error:
+        raise Complaint(
+            f"the database URL cannot be used: {error}.",
+            "It is neither SQLite nor a database whose driver is installed.",
+            "Give one like sqlite:////var/lib/ntm-server/dc/nodes.sqlite or postgresql+...://...",
+            Exit.USAGE,
+        ) from error
+
+
 def _careful(connection: Any, _: Any) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
@@ -191,11 +210,9 @@ def _careful(connection: Any, _: Any) -> None:
     cursor.close()
 
 
-def _put(connection: sa.Connection, name: str, node: StoredNode | None) -> None:
-    if node is None:
-        connection.execute(_nodes.delete().where(_nodes.c.name == name))
-        return
-    values = {
+def _values(node: StoredNode) -> dict[str, Any]:
+    return {
+        "name": node.name,
         "address": node.address,
         "node_key": node.key,
         "certificate": node.certificate,
@@ -207,9 +224,6 @@ def _put(connection: sa.Connection, name: str, node: StoredNode | None) -> None:
         "home_relay": node.home_relay,
         "online": node.online,
     }
-    changed = connection.execute(_nodes.update().where(_nodes.c.name == name).values(**values))
-    if changed.rowcount == 0:
-        connection.execute(_nodes.insert().values(name=name, **values))
 
 
 def _node(row: dict[str, Any]) -> StoredNode:

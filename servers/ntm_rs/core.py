@@ -13,15 +13,16 @@ grants again, without any coordinator.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ntm_rs.clients import Clients
-from ntm_rs.home import Home, HomeDc
+from ntm_rs.home import CertificatesRenewed, Home, HomeDc
 from ntm_rs.legs import LegTable
 from ntmd.proto import crypto, plane, timing
 from ntmd.proto import messages as m
-from ntmd.proto.certs import Leaf, Trust
+from ntmd.proto.certs import Leaf, Trust, parse_leaf
+from ntmd.proto.errors import ProtocolError
 from ntmd.proto.events import (
     CallFailed,
     Established,
@@ -33,7 +34,15 @@ from ntmd.proto.events import (
     RequestFailed,
 )
 from ntmd.proto.frame import HEADER_SIZE, Kind, with_index
-from ntmd.proto.io import DatagramReceived, SendDatagram, SendFailed, Store, UserAnswered, UserAsked
+from ntmd.proto.io import (
+    DatagramReceived,
+    SendDatagram,
+    SendFailed,
+    Store,
+    Tell,
+    UserAnswered,
+    UserAsked,
+)
 from ntmd.proto.session import Sequencer, SessionEngine
 from ntmd.proto.stream import STREAM_SOCKET
 from ntmd.proto.types import Endpoint, Path, Role
@@ -73,6 +82,7 @@ class RsCore:
     ) -> None:
         self.settings = settings
         self.table = LegTable()
+        self._identity = identity
         self._commands: list[Any] = []
         self._sockets = dict(sockets)
         self._offset_ms = wall_ms - now * 1000
@@ -119,6 +129,8 @@ class RsCore:
         match event:
             case DatagramReceived(data=data, socket=socket, source=source):
                 self._datagram(data, socket, source, now)
+            case CertificatesRenewed():
+                self._renewed(event, now)
             case UserAsked(token=token, what=what):
                 self._asked(token, what)
             case SendFailed():
@@ -244,6 +256,21 @@ class RsCore:
         request_id = getattr(event.message, "id", None)
         if isinstance(event.message, m.Request) and request_id is not None:
             self.engine.reply(event, m.Done(request_id, m.Status.REFUSED), now)
+
+    def _renewed(self, event: CertificatesRenewed, now: float) -> None:
+        """Present the new certificates from the next handshake on; sessions go on as they are."""
+        try:
+            leaf = parse_leaf(event.certificates[0])
+            if leaf.key != crypto.public_key(self._identity.private_key):
+                raise ProtocolError("certificate_key")
+        except (IndexError, ProtocolError) as error:
+            why = {"why": str(error)}
+            self._commands.append(Tell("warning", "renewed certificates do not fit", why))
+            return
+        self._identity = replace(self._identity, certificates=event.certificates)
+        self.engine.set_identity(self._identity)
+        self.home.renewed(event.dc, now)
+        self.clients.counters["certificates_renewed"] += 1
 
     def _report(self, now: float) -> m.RelayRegister:
         since, before = self._bytes_reported

@@ -29,6 +29,15 @@ class HomeDc:
     dc_sign: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class CertificatesRenewed:
+    """The account server renewed the relay's certificates (DER), and said what its coordinator is
+    by now."""
+
+    certificates: tuple[bytes, ...]
+    dc: HomeDc
+
+
 class Home:
     """Keeps the registration alive. ``paths`` are rebuilt from ``sockets`` at each call."""
 
@@ -63,6 +72,16 @@ class Home:
         if SIGNERS_KEY in stored:
             self._learn(stored[SIGNERS_KEY], now, store=False)
         self._next = now
+
+    def renewed(self, dc: HomeDc, now: float) -> None:
+        """Show the coordinator the relay's new certificate, which it hands to nodes."""
+        self._learn(dc.dc_sign, now, store=True)
+        moved = dc.peer != self.dc.peer
+        self.dc = dc
+        if moved or self.handle is None or not self._engine.established(self.handle):
+            self.handle, self._asked, self._next = None, None, now
+        else:
+            self._engine.rekey(self.handle, now)
 
     def deadline(self) -> float | None:
         """When the next attempt or refresh is due."""

@@ -10,14 +10,16 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from ntm_rs.core import RsCore, RsSettings
-from ntm_rs.home import HomeDc
+from ntm_rs.home import CertificatesRenewed, HomeDc
 from ntm_rs.plane import RelayPlane
+from ntmd.proto import certs
 from ntmd.proto.certs import Trust
 from ntmd.proto.events import Identity
 from ntmd.proto.io import DatagramReceived, SendDatagram, SendFailed, Store, Tell, UserAnswered
-from ntmd.proto.types import Endpoint
+from ntmd.proto.types import Endpoint, Peer, Role
 from ntmd.runtime.clock import boot_clock, wall_ms
 from ntmd.runtime.driver import Driver
+from ntmd.runtime.enrolment import Enrolment
 from ntmd.runtime.journal import Trace, journal
 from ntmd.runtime.statefiles import FileStore
 from ntmd.runtime.udp import open_udp
@@ -33,6 +35,15 @@ class RsEnrolment:
     trust: Trust
     platform_id: bytes
     dc: HomeDc
+
+
+def home_dc(enrolment: Enrolment) -> HomeDc:
+    """The coordinator that an enrolment names; ValueError if it names none."""
+    dc = enrolment.dc
+    if dc is None:
+        raise ValueError("no coordinator")
+    key = certs.parse_leaf(dc.certificate).key
+    return HomeDc(Peer(Role.DC, dc.name, key), dc.endpoints, dc.dc_sign)
 
 
 class RsServer:
@@ -115,6 +126,11 @@ class RsServer:
         """Return when the server ends; raises what made it fail."""
         assert self._task is not None, "start() first"
         await self._task
+
+    def renewed(self, enrolment: Enrolment) -> None:
+        """Go on with renewed certificates; sessions and legs are not touched."""
+        assert self._driver is not None, "start() first"
+        self._driver.post(CertificatesRenewed(enrolment.certificates, home_dc(enrolment)))
 
     def metrics(self) -> dict[str, Any]:
         """Counters and gauges for the admin socket and ``/metrics``."""

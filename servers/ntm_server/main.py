@@ -59,7 +59,7 @@ def run_as(data: Path, **given: Any) -> None:
 
 
 @cli.command("dc")
-@options("domain", "listen", "https_port", "udp_port", "dns_port", "resolver", "join")
+@options("domain", "listen", "https_port", "udp_port", "dns_port", "database", "resolver", "join")
 def run_dc(data: Path, **given: Any) -> None:
     """Run a direction coordinator alone; --join URL from `ntm-server enrol dc` the first time."""
     _serve(("dc",), data, **given)

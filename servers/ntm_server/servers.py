@@ -10,7 +10,7 @@ from ntmd.proto import certs
 from ntmd.proto.certs import Anchor, Trust
 from ntmd.proto.events import Identity
 from ntmd.proto.records import Capability
-from ntmd.proto.types import Peer, Role
+from ntmd.proto.types import Role
 from ntmd.runtime.enrolment import Enrolment
 from ntmd.runtime.statefiles import damaged
 
@@ -32,25 +32,23 @@ def coordinator(settings: Settings, files: ServerFiles, enrolment: Enrolment) ->
         settings.udp_port,
         dns_port=settings.dns_port,
         resolver=settings.resolver,
+        database=settings.database,
     )
 
 
 def relay(settings: Settings, files: ServerFiles, enrolment: Enrolment) -> RsServer:
     """A relay; it listens on the port after the coordinator's."""
-    from ntm_rs.home import HomeDc
-    from ntm_rs.shell import RsEnrolment, RsServer
+    from ntm_rs.shell import RsEnrolment, RsServer, home_dc
 
-    dc = enrolment.dc
-    if dc is None:
+    if enrolment.dc is None:
         raise damaged(files.enrolment_file, "it names no coordinator")
-    leaf = certs.parse_leaf(dc.certificate)
     given = RsEnrolment(
         identity=Identity(
             Role.RS, enrolment.name, files.key(), enrolment.certificates, capabilities=ABLE
         ),
         trust=trust(enrolment),
         platform_id=enrolment.platform_id,
-        dc=HomeDc(Peer(Role.DC, dc.name, leaf.key), dc.endpoints, dc.dc_sign),
+        dc=home_dc(enrolment),
     )
     return RsServer(files.directory / "store", given, settings.listen, settings.udp_port + 1)
 

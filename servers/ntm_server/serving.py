@@ -63,7 +63,14 @@ class Role(Protocol):
         """Counters and gauges."""
 
 
-Member = Callable[[Settings, ServerFiles, Enrolment], Role]
+class Enrolled(Role, Protocol):
+    """A role with an enrolment."""
+
+    def renewed(self, enrolment: Enrolment) -> None:
+        """Go on with renewed certificates."""
+
+
+Member = Callable[[Settings, ServerFiles, Enrolment], Enrolled]
 MEMBERS: dict[str, tuple[Member, int]] = {"dc": (coordinator, 0), "rs": (relay, 1)}
 
 
@@ -74,6 +81,7 @@ class Serving:
         self.settings = settings
         self.names = roles
         self.running: dict[str, Role] = {}
+        self._enrolled: dict[str, Enrolled] = {}
         self.files = {
             name: ServerFiles(settings.data / name, name) for name in roles if name in MEMBERS
         }
@@ -124,6 +132,7 @@ class Serving:
             enrolment = await self._enrolment(name)
             role = MEMBERS[name][0](self.settings, self.files[name], enrolment)
             await self._run_role(name, role)
+            self._enrolled[name] = role
 
     async def _run_role(self, name: str, role: Role) -> None:
         await role.start()
@@ -210,7 +219,7 @@ class Serving:
         return accounts.join_url(await accounts.run(invite))
 
     async def _keep_renewed(self) -> None:
-        """Renew certificates from 1/3 of their life on; a role takes them over by a restart."""
+        """Renew certificates from 1/3 of their life on; the roles take them over as they run."""
         while True:
             await asyncio.sleep(RENEW_EVERY)
             for name, files in self.files.items():
@@ -223,8 +232,8 @@ class Serving:
                 except Complaint as complaint:
                     log.warning("a certificate was not renewed", role=name, why=complaint.what)
                     continue
-                await self._stop(name)
-                await self._run_role(name, MEMBERS[name][0](self.settings, files, enrolment))
+                self._enrolled[name].renewed(enrolment)
+                log.info("renewed the certificates", role=name)
 
     # -------------------------------------------------------------- telling
 

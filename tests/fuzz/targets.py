@@ -14,7 +14,7 @@ from typing import Any
 
 from ntmd.platform.linux import dnswire
 from ntmd.proto import certs, codec, frame, msgpack, noise, records
-from ntmd.proto.crypto import public_key
+from ntmd.proto.crypto import PrivateKey, public_key
 from ntmd.proto.errors import ProtocolError
 from ntmd.proto.fragments import HEADER, Reassembly
 from ntmd.proto.messages import AnswerPayload, CallPayload
@@ -102,9 +102,9 @@ def handshake(data: bytes) -> None:
     """Noise messages, cookies and macs of strangers."""
     static = b"\x11" * 32
     prologue = noise.prologue(Suite.CHACHA, bytes(32), Role.NODE, "desk.home.test")
-    attempt(noise.Responder(Suite.CHACHA, prologue, static).read_message1, data)
+    attempt(noise.Responder(Suite.CHACHA, prologue, PrivateKey(static)).read_message1, data)
     caller = noise.Initiator(
-        Suite.AES_GCM, prologue, static, public_key(b"\x12" * 32), b"\x13" * 32
+        Suite.AES_GCM, prologue, PrivateKey(static), public_key(b"\x12" * 32), b"\x13" * 32
     )
     caller.write_message1(b"")
     attempt(caller.read_message2, data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from ntmd.proto.types import Endpoint
 from tests.sim.clock import Clock
@@ -61,19 +62,26 @@ class Link:
         self._last = 0.0
 
     def carry(self, packet: Packet, deliver: Deliver) -> None:
-        """Take one packet in; ``deliver`` is called for each copy that comes out, later."""
+        """Take one packet in; ``deliver`` is called for each copy that comes out: later, or at once
+        where the link has no delay and nothing is ahead."""
         shape = self.shape
         copies = self._copies(packet)
         self.packets += copies
         self.bytes += copies * packet.size
+        now = self._clock.now
+        if not (shape.delay or shape.jitter or shape.reorder) and self._last <= now:
+            for _ in range(copies):
+                deliver(packet)
+            return
         for _ in range(copies):
-            delay = shape.delay + self._dice.random() * shape.jitter
-            arrival = self._clock.now + delay
+            arrival = now + shape.delay
+            if shape.jitter:
+                arrival += self._dice.random() * shape.jitter
             if shape.reorder and self._dice.random() < shape.reorder:
                 arrival += shape.reorder_by
             else:
                 arrival = self._last = max(arrival, self._last)
-            self._clock.at(arrival, lambda: deliver(packet))
+            self._clock.at(arrival, partial(deliver, packet))
 
     def _copies(self, packet: Packet) -> int:
         if not self.up:

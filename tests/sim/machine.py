@@ -7,7 +7,7 @@ import ipaddress
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ntmd.node.inputs import NetworkChanged, UnderlayAddress, UnderlayInterface
 from ntmd.proto.types import Endpoint
@@ -23,6 +23,13 @@ WATCH_DELAY = 0.002  # from a change of the underlay to the host's hearing of it
 EPHEMERAL = 40_000
 
 
+class Sleeper(Protocol):
+    """Whatever stands still while its machine sleeps."""
+
+    def woke(self, asleep: float) -> None:
+        """The machine runs again after ``asleep`` seconds."""
+
+
 @dataclass(slots=True)
 class Interface:
     """A host's attachment to a network."""
@@ -35,6 +42,7 @@ class Interface:
     down: Link
     mtu: int
     metric: int
+    deprecated: bool = False
 
 
 @dataclass(slots=True)
@@ -60,6 +68,8 @@ class Host:
     sockets: list[Socket] = field(default_factory=list)
     drops: Counter[str] = field(default_factory=Counter)
     on_change: Callable[[NetworkChanged], None] | None = None
+    sleepers: list[Sleeper] = field(default_factory=list)
+    asleep_since: float | None = None
     _indexes: int = 1
     _attachments: int = 0
     _tcp: Tcp | None = None
@@ -79,6 +89,25 @@ class Host:
         if self._tcp is None:
             self._tcp = Tcp(self)
         return self._tcp
+
+    # -------------------------------------------------------------- sleep
+
+    @property
+    def asleep(self) -> bool:
+        """Whether the machine is suspended: nothing runs, nothing is received."""
+        return self.asleep_since is not None
+
+    def suspend(self) -> None:
+        """Fall asleep. The boot clock goes on."""
+        self.asleep_since = self.now
+
+    def resume(self) -> None:
+        """Wake up: the time asleep shows in the boot clock, then the underlay is read again."""
+        assert self.asleep_since is not None
+        asleep, self.asleep_since = self.now - self.asleep_since, None
+        for sleeper in list(self.sleepers):
+            sleeper.woke(asleep)
+        self.world.clock.after(WATCH_DELAY, self._tell)
 
     # -------------------------------------------------------------- attachment
 
@@ -130,6 +159,16 @@ class Host:
             self.detach(interface)
         return self.attach(interface, network, shape)
 
+    def prefer(self, interface: str, metric: int) -> None:
+        """The interface's default route gets another metric; nothing else changes."""
+        self.interfaces[interface].metric = metric
+        self._changed()
+
+    def deprecate(self, interface: str, deprecated: bool = True) -> None:
+        """The kernel says that the interface's addresses are not to be used for anything new."""
+        self.interfaces[interface].deprecated = deprecated
+        self._changed()
+
     def network_state(self) -> NetworkChanged:
         """The underlay as it is now, best interface first."""
         ordered = sorted(self.interfaces.values(), key=lambda entry: (entry.metric, entry.index))
@@ -140,7 +179,7 @@ class Host:
         self.world.clock.after(WATCH_DELAY, self._tell)
 
     def _tell(self) -> None:
-        if self.on_change is not None:
+        if self.on_change is not None and not self.asleep:
             self.on_change(self.network_state())
 
     # -------------------------------------------------------------- sockets
@@ -184,6 +223,9 @@ class Host:
 
     def deliver(self, packet: Packet) -> None:
         """A packet came up the interface: to the socket that is bound there."""
+        if self.asleep:
+            self.drops["asleep"] += 1
+            return
         for socket in self.sockets:
             if (
                 socket.port == packet.destination.port
@@ -234,7 +276,7 @@ class _Attachment:
 def _view(entry: Interface) -> UnderlayInterface:
     lengths = entry.network.prefix_length
     addresses = tuple(
-        UnderlayAddress(address, lengths[family])
+        UnderlayAddress(address, lengths[family], entry.deprecated)
         for family, address in sorted(entry.addresses.items())
     )
     gateways = tuple(

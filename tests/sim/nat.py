@@ -62,6 +62,7 @@ class Nat:
         self._mappings: dict[tuple[object, ...], Mapping] = {}
         self._ports: dict[int, Mapping] = {}
         self._retired: dict[int, None] = {}
+        self._expire_at = 0.0  # nothing expires sooner
 
     def outbound(self, packet: Packet) -> Packet:
         """Translate a packet that leaves; makes or refreshes a mapping."""
@@ -116,9 +117,13 @@ class Nat:
                 return source in mapping.towards
 
     def _expire(self) -> None:
+        if self._clock.now < self._expire_at:
+            return
         oldest = self._clock.now - self.kind.expiry
         for key in [key for key, mapping in self._mappings.items() if mapping.used < oldest]:
             del self._ports[self._mappings.pop(key).port]
+        used = min((mapping.used for mapping in self._mappings.values()), default=self._clock.now)
+        self._expire_at = used + self.kind.expiry
 
     def _draw_port(self, wished: int) -> int:
         if self.kind.preserve and wished not in self._ports and wished not in self._retired:

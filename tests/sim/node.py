@@ -127,6 +127,12 @@ class SimNode(Process):
         self.streams.clear()
         self.plane.close()
 
+    def woke(self, asleep: float) -> None:
+        """The machine slept."""
+        super().woke(asleep)
+        if self.running:
+            self.plane.woke()
+
     def _underlay_changed(self, event: NetworkChanged) -> None:
         self.post(event)
 
@@ -222,5 +228,5 @@ class SimNode(Process):
             self.post(DatagramReceived(data, number, source))
 
     def _into_tun(self, packet: bytes) -> None:
-        if self.running:
+        if self.running and not self.host.asleep:
             self.plane.packet(packet)

@@ -34,7 +34,7 @@ class Platform:
     """One CA and everything it has issued. Deterministic: keys come from the world's seed."""
 
     def __init__(self, clock: Clock, name: str = "platform", *, epoch_ms: int = EPOCH_MS) -> None:
-        self._epoch_ms = epoch_ms
+        self._epoch_ms, self._clock = epoch_ms, clock
         self._dice: Random = clock.stream(f"keys {name}")
         self._ca_private = self._dice.randbytes(32)
         self.ca = certs.make_ca(
@@ -60,6 +60,12 @@ class Platform:
         )
         return Identity(Role.NODE, name, private, (leaf,), b"", self.capabilities())
 
+    def renew(self, identity: Identity, *, days: float = 14) -> bytes:
+        """A fresh certificate (DER) over a node's key, from now on."""
+        leaf = certs.parse_leaf(identity.certificates[0])
+        ago = -self._clock.now / 86_400
+        return self._issue(leaf.key, Role.NODE, leaf.name, leaf.domain, None, days, ago)
+
     def rs(self, name: str, domain: str) -> Identity:
         """A relay's identity."""
         private = self._dice.randbytes(32)
@@ -78,6 +84,12 @@ class Platform:
         )
         identity = Identity(Role.DC, name, private, (leaf,), b"", self.capabilities())
         return DcIdentity(identity, sign_private, sign, domain, prefix)
+
+    def renewed(
+        self, key: bytes, role: Role, name: str, domain: str, prefix: ipaddress.IPv6Network | None
+    ) -> bytes:
+        """A fresh certificate for a key that has one."""
+        return self._issue(key, role, name, domain, prefix, 60)
 
     @staticmethod
     def capabilities() -> int:

@@ -43,6 +43,8 @@ class Process:
         self._timer: Timer | None = None
         self._armed: float | None = None
         self._spins = (0.0, 0)
+        self.turns = 0  # inputs and deadlines: how often the process was woken
+        host.sleepers.append(self)
 
     @property
     def running(self) -> bool:
@@ -88,7 +90,12 @@ class Process:
         if self._core is None:
             return
         self._inputs.append(event)
-        if not self._busy:
+        if not self._busy and not self.host.asleep:
+            self._work()
+
+    def woke(self, asleep: float) -> None:
+        """The machine slept: what became due meanwhile is done now."""
+        if self._core is not None:
             self._work()
 
     # -------------------------------------------------------------- for the kinds of process
@@ -116,6 +123,7 @@ class Process:
             while self._inputs and self._core is not None:
                 event = self._inputs.popleft()
                 self.trace("input", event)
+                self.turns += 1
                 self._core.handle(event, self.host.now)
                 self._drain()
         finally:
@@ -150,8 +158,9 @@ class Process:
     def _tick(self) -> None:
         self._timer, deadline = None, self._armed
         self._armed = None
-        if self._core is None or deadline is None:
+        if self._core is None or deadline is None or self.host.asleep:
             return
+        self.turns += 1
         now = max(self.host.now, deadline)
         at, count = self._spins
         self._spins = (now, count + 1 if at == now else 0)

@@ -17,6 +17,7 @@ from tests.sim.coordinator import SimDc
 from tests.sim.dns import SimDns
 from tests.sim.link import Packet, Shape
 from tests.sim.listen import listen
+from tests.sim.machine import Host
 from tests.sim.nat import NatKind
 from tests.sim.node import SimNode
 from tests.sim.platform import DcIdentity, Platform
@@ -67,7 +68,8 @@ class Stage:
         host = self.world.host(f"server.{name}")
         eth = host.attach("eth0", self.world.internet, SERVER_LINK)
         v4, v6 = eth.addresses[4], eth.addresses[6]
-        second = self.world.host(f"relay.{name}").attach("eth0", self.world.internet, SERVER_LINK)
+        machine = self.world.host(f"relay.{name}")
+        second = machine.attach("eth0", self.world.internet, SERVER_LINK)
         listen_at = (Endpoint(v4, DC_PORT), Endpoint(v6, DC_PORT))
         probe_at = tuple(Endpoint(at.host, PROBE_PORT) for at in listen_at)
         identity = self.platform.dc(f"dc.{name}", name)
@@ -75,7 +77,7 @@ class Stage:
         settings = DcSettings(name, listen_at, probe_at, tls_at)
         dc = SimDc(host, identity, self.platform.trust, settings, self.dns)
         relay_at = {n: (second.addresses[family], RS_PORT) for n, family in ((1, 4), (2, 6))}
-        rs = self._relay(name, identity, listen_at, relay_at, tls)
+        rs = self._relay(name, identity, listen_at, relay_at, machine, tls=tls)
         home = Home(name, identity.peer, listen_at, identity.sign_certificate, (name,), tls_at)
         domain = self.domains[name] = Domain(name, identity, dc, rs, home)
         if published:
@@ -99,16 +101,30 @@ class Stage:
         for domain in self.domains.values():
             domain.dc.post(DirectoryUpdated(entries))
 
+    def relay(self, label: str, domain: str = "home.test") -> SimServer:
+        """One more relay ``label.domain``, on a machine of its own, running."""
+        host = self.world.host(f"{label} machine of {domain}")
+        eth = host.attach("eth0", self.world.internet, SERVER_LINK)
+        at = {n: (eth.addresses[family], RS_PORT) for n, family in ((1, 4), (2, 6))}
+        there = self.domains[domain]
+        server = self._relay(domain, there.identity, there.home.endpoints, at, host, label)
+        server.start()
+        listen(server)
+        return server
+
     def _relay(
         self,
         domain: str,
         dc: DcIdentity,
         dc_at: tuple[Endpoint, ...],
         at: dict[int, tuple[str, int]],
-        tls: bool,
+        host: Host,
+        label: str = "rs",
+        *,
+        tls: bool = False,
     ) -> SimServer:
-        identity = self.platform.rs(f"rs.{domain}", domain)
-        tls_at = tuple(Endpoint(host, TLS_PORT) for host, _ in at.values()) if tls else ()
+        identity = self.platform.rs(f"{label}.{domain}", domain)
+        tls_at = tuple(Endpoint(where, TLS_PORT) for where, _ in at.values()) if tls else ()
         sockets = {number: Endpoint(*where) for number, where in at.items()}
 
         def build(birth: Birth) -> RsCore:
@@ -124,7 +140,6 @@ class Stage:
                 stored=birth.stored,
             )
 
-        host = self.world.hosts[f"relay.{domain}"]
         return SimServer(host, identity.name, at, build, tls_at, ALPN[Role.RS])
 
     def node(
@@ -199,6 +214,10 @@ class Stage:
                 number * interval,
                 lambda n=first + number: sender.inner.udp(to.address, n),  # type: ignore[misc]
             )
+
+    def streamed(self, sender: SimNode) -> int:
+        """How many numbered packets ``sender`` was given so far."""
+        return self._streamed[sender.name]
 
     def status(self, node: SimNode) -> dict[str, Any]:
         """``ntmd status`` of a node."""

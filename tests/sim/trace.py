@@ -22,7 +22,7 @@ class Line:
 
 
 class Trace:
-    """Collects lines; ``digest`` covers all of them, kept or not."""
+    """Collects lines; ``digest`` covers all of them. With ``keep=False`` nothing is collected."""
 
     def __init__(self, *, keep: bool = True) -> None:
         self.lines: list[Line] = []
@@ -32,13 +32,15 @@ class Trace:
 
     def add(self, at: float, where: str, what: str, value: Any) -> None:
         """Record one happening; bytes and dataclasses are written by ``repr``."""
+        if not self._keep:
+            return
         self.count += 1
         self._hash.update(f"{at!r} {where} {what} {value!r}\n".encode())
-        if self._keep:
-            self.lines.append(Line(at, where, what, value))
+        self.lines.append(Line(at, where, what, value))
 
     def digest(self) -> str:
         """SHA-256 of all lines so far, in hex."""
+        assert self._keep, "nothing was collected"
         return self._hash.hexdigest()
 
     def find(self, what: str, where: str | None = None, kind: type | None = None) -> list[Line]:

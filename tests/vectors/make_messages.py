@@ -34,7 +34,7 @@ SAMPLES: dict[str, list[Any]] = {
         2, 200, ID, [], b"", bytes(32), bytes(range(32)), 31, V6, 1_767_225_600_000,
     ],
     "Confirm": [10],
-    "Probe": [11, U64, 3, bytes(40)],
+    "Probe": [11, U64, 3, bytes(40), True],
     "Answer": [12, U64, V4, 1_767_225_600_000, SEEN],
     "Seen": [13, SEEN],
     "Move": [14, 65_536, 2, 1, 127, CANDIDATES, True, None, bytes(256)],

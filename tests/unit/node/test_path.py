@@ -11,8 +11,8 @@ def direct(number: int, socket: int = 1) -> Path:
     return Path(socket, Endpoint(f"203.0.113.{number}", 4330))
 
 
-def rank(socket: int) -> int:
-    return socket
+def rank(path: Path) -> tuple[int, ...]:
+    return (path.relayed, path.socket)
 
 
 def test_a_direct_path_counts_only_once_it_answered_and_goes_before_the_relay() -> None:

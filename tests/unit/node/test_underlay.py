@@ -98,12 +98,23 @@ def test_a_new_address_or_gateway_is_a_new_socket_a_gateway_that_appears_is_not(
     assert [s.number for s in change.routed] == [1]
     assert change.gone == ()
     change = stand.change(interface("eth0", "10.0.0.2", gateways=()))
-    assert change == type(change)((), ())
+    assert (change.gone, change.routed) == ((), ())
+    assert [s.number for s in change.demoted] == [1], "a link without a route is a makeshift"
     change = stand.change(interface("eth0", "10.0.0.2", gateways=((4, "10.0.0.99"),)))
     assert [s.number for s in change.gone] == [1]
     assert [s.number for s in stand.underlay.usable()] == [2]
     stand.change(interface("eth0", "10.0.0.3", gateways=((4, "10.0.0.99"),)))
     assert [s.number for s in stand.underlay.usable()] == [3]
+
+
+def test_beside_a_deprecated_address_in_use_a_fresh_one_is_opened_and_preferred() -> None:
+    stand = Stand()
+    stand.change(interface("eth0", "2001:db8::1"))
+    old = UnderlayAddress("2001:db8::1", 64, deprecated=True)
+    change = stand.change(interface("eth0", old, "2001:db8::2"))
+    assert change.gone == ()
+    assert [s.number for s in change.demoted] == [1]
+    assert stand.addresses() == ["2001:db8::2", "2001:db8::1"]
 
 
 def test_a_link_without_gateway_is_used_last() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ntmd.proto import noise
-from ntmd.proto.crypto import Aead, public_key
+from ntmd.proto.crypto import Aead, PrivateKey, public_key
 from ntmd.proto.errors import ProtocolError
 from ntmd.proto.types import Role, Suite
 
@@ -29,11 +29,11 @@ def test_published_vectors(vector: dict[str, Any]) -> None:
     caller = noise.Initiator(
         suite,
         get("init_prologue"),
-        get("init_static"),
+        PrivateKey(get("init_static")),
         get("init_remote_static"),
         get("init_ephemeral"),
     )
-    called = noise.Responder(suite, get("resp_prologue"), get("resp_static"))
+    called = noise.Responder(suite, get("resp_prologue"), PrivateKey(get("resp_static")))
     first, second, *rest = vector["messages"]
     message1 = caller.write_message1(bytes.fromhex(first["payload"]))
     assert message1.hex() == first["ciphertext"]
@@ -61,8 +61,8 @@ def pair(suite: Suite = Suite.CHACHA, name: str = "desk.home.test") -> tuple[Any
     line = noise.prologue(suite, bytes(32), Role.NODE, "desk.home.test")
     other = noise.prologue(suite, bytes(32), Role.NODE, name)
     return (
-        noise.Initiator(suite, line, a, public_key(b), bytes([3] * 32)),
-        noise.Responder(suite, other, b),
+        noise.Initiator(suite, line, PrivateKey(a), public_key(b), bytes([3] * 32)),
+        noise.Responder(suite, other, PrivateKey(b)),
     )
 
 

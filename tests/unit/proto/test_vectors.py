@@ -41,11 +41,11 @@ def test_handshake_and_key_schedule(vector: dict[str, str]) -> None:
     caller = noise.Initiator(
         suite,
         v["prologue"],
-        v["initiator_static"],
+        crypto.PrivateKey(v["initiator_static"]),
         crypto.public_key(v["responder_static"]),
         v["initiator_ephemeral"],
     )
-    called = noise.Responder(suite, v["prologue"], v["responder_static"])
+    called = noise.Responder(suite, v["prologue"], crypto.PrivateKey(v["responder_static"]))
     message1 = caller.write_message1(v["payload1"])
     assert message1 == v["message1"]
     static, payload1 = called.read_message1(message1)

@@ -10,11 +10,11 @@ import pytest
 from ntm_dc.values import CertificatesRenewed, DirectoryUpdated
 from ntmd.proto import messages as m
 from ntmd.proto.certs import parse_leaf
-from ntmd.proto.crypto import sha256
+from ntmd.proto.crypto import ed25519_public, sha256
 from ntmd.proto.events import PeerClosed
 from ntmd.proto.io import DatagramReceived, SendDatagram, UserAsked
 from ntmd.proto.records import check_grant, check_record, signer_id
-from ntmd.proto.types import Endpoint, Path
+from ntmd.proto.types import Endpoint, Path, Role
 from tests.unit.servers.dc_ground import Ground, Station
 
 
@@ -522,15 +522,33 @@ def test_a_revoked_node_is_shown_out_and_stays_out() -> None:
 
 def test_renewed_certificates_are_used_and_foreign_ones_are_not() -> None:
     ground = Ground()
-    laptop, _ = pair(ground)
+    laptop, desk = pair(ground)
     dc = ground.boxes[0]
-    given = dc.given
-    renewed = CertificatesRenewed(given.identity.certificates, given.sign_certificate)
+    given, fresh = dc.given, ground.platform.renewed
+    name, prefix = given.identity.name, given.prefix
+    signer = ed25519_public(given.sign_private)
+    renewed = CertificatesRenewed(
+        (fresh(given.peer.key, Role.DC, name, "home.test", prefix),),
+        fresh(signer, Role.DC_SIGN, name, "home.test", prefix),
+    )
     dc.core.handle(renewed, ground.now)
-    assert laptop.ask(laptop.register()).dc_sign == given.sign_certificate
+    assert laptop.ask(laptop.register()).dc_sign == renewed.dc_sign != given.sign_certificate
+    laptop.engine.rekey(laptop.handle, ground.now)
+    ground.wait(1.0)
+    remote = laptop.engine.remote(laptop.handle)
+    assert remote is not None
+    assert remote.leaf.der == renewed.certificates[0]
+    assert desk.engine.established(desk.handle)
     other = ground.platform.dc("dc.far.test", "far.test")
-    with pytest.raises(ValueError, match="not for the signing key"):
-        dc.core.handle(replace(renewed, dc_sign=other.sign_certificate), ground.now)
+    for wrong in (
+        replace(renewed, dc_sign=other.sign_certificate),
+        replace(renewed, dc_sign=b"rubbish"),
+        replace(renewed, certificates=other.identity.certificates),
+        replace(renewed, certificates=()),
+    ):
+        dc.core.handle(wrong, ground.now)
+        assert laptop.ask(laptop.register()).dc_sign == renewed.dc_sign
+    assert dc.events["certificates_renewed"] == 1
 
 
 def test_the_same_inputs_give_the_same_bytes() -> None:

@@ -15,7 +15,8 @@ import sqlalchemy as sa
 from ntm_dc.store import NodeStore
 from ntm_dc.values import StoredNode
 from ntmd.proto.types import Endpoint
-from ntmd.runtime.complaints import Complaint
+from ntmd.runtime.complaints import Complaint, Exit
+from tests.unit.servers.as_stores import postgres
 
 NODE = StoredNode(
     "laptop.home.test",
@@ -32,9 +33,13 @@ NODE = StoredNode(
 
 
 class Opened:
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, place: Path | str) -> None:
         self.reports: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
-        self.store = NodeStore.in_directory(directory, lambda *each: self.reports.put(each))
+        report = lambda *each: self.reports.put(each)  # noqa: E731
+        if isinstance(place, Path):
+            self.store = NodeStore.in_directory(place, report)
+        else:
+            self.store = NodeStore(place, report)
 
     def flush(self, ticket: int = 1) -> str:
         self.store.flush(ticket)
@@ -43,8 +48,22 @@ class Opened:
         return error
 
 
-def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
-    first = Opened(tmp_path)
+@pytest.fixture(params=["file", "sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+    """The three kinds of place for the table; it is empty."""
+    if request.param == "file":
+        return tmp_path
+    url = f"sqlite:///{tmp_path / 'shared.db'}" if request.param == "sqlite" else postgres()
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        for table in ("dc_nodes", "dc_schema"):
+            connection.execute(sa.text(f"DROP TABLE IF EXISTS {table}"))
+    engine.dispose()
+    return url
+
+
+def test_rows_come_back_as_they_were(place: Path | str) -> None:
+    first = Opened(place)
     other = StoredNode("desk.home.test", b"\xfd" + bytes(14) + b"\x01")
     for node in (NODE, other):
         first.store.put(node)
@@ -53,13 +72,30 @@ def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
     first.store.put(replace(NODE, online=False))
     first.store.forget("desk.home.test")
     first.store.close()
-    second = Opened(tmp_path)
+    second = Opened(place)
     assert second.store.load() == (replace(NODE, online=False),)
     second.store.close()
 
 
-def test_the_last_value_counts(tmp_path: Path) -> None:
-    opened = Opened(tmp_path)
+def test_coordinators_may_share_a_database(place: Path | str) -> None:
+    opened = Opened(place)
+    other = StoredNode("desk.ahome.test", b"\xfd" + bytes(14) + b"\x02")
+    for node in (NODE, other):
+        opened.store.put(node)
+    assert opened.flush() == ""
+    assert opened.store.load("home.test") == (NODE,)
+    opened.store.close()
+
+
+@pytest.mark.parametrize("url", ["rubbish", "nosuchdriver://host/name"])
+def test_a_url_that_cannot_be_used_is_a_complaint(url: str) -> None:
+    with pytest.raises(Complaint, match="URL cannot be used") as caught:
+        Opened(url)
+    assert caught.value.exit_code == Exit.USAGE
+
+
+def test_the_last_value_counts(place: Path | str) -> None:
+    opened = Opened(place)
     for port in range(1000, 1500):
         opened.store.put(replace(NODE, endpoint=Endpoint("203.0.113.5", port)))
     assert opened.flush() == ""
@@ -116,11 +152,11 @@ def test_a_failed_write_is_reported_and_made_good(tmp_path: Path) -> None:
     opened.store.close()
 
 
-def test_two_names_cannot_have_one_address(tmp_path: Path) -> None:
-    opened = Opened(tmp_path)
+def test_two_names_cannot_have_one_address(place: Path | str) -> None:
+    opened = Opened(place)
     opened.store.put(NODE)
     opened.store.put(replace(NODE, name="desk.home.test"))
-    assert "UNIQUE" in opened.flush()
+    assert "unique" in opened.flush().lower()
     opened.store.forget("desk.home.test")
     assert opened.flush(2) == ""
     opened.store.close()

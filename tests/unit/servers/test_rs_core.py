@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
+from ntm_rs.home import CertificatesRenewed
 from ntmd.proto import messages as m
 from ntmd.proto import timing
-from ntmd.proto.events import MessageReceived, ResetSeen
+from ntmd.proto.crypto import public_key
+from ntmd.proto.events import Established, MessageReceived, ResetSeen
 from ntmd.proto.frame import Kind, pack_header
 from ntmd.proto.io import DatagramReceived, UserAnswered, UserAsked
 from ntmd.proto.records import parse_grant
-from ntmd.proto.types import Endpoint, Path, path_id
+from ntmd.proto.types import Endpoint, Path, Role, path_id
 from tests.unit.servers.rs_ground import DC, Ground, Station
 
 STRANGER = Endpoint("192.0.2.66", 666)
@@ -53,6 +55,28 @@ def test_registers_at_its_coordinator_and_refreshes_within_the_lease() -> None:
         if isinstance(event, MessageReceived) and isinstance(event.message, m.RelayRegister)
     ]
     assert len(reports) >= 3
+
+
+def test_a_renewed_certificate_reaches_the_coordinator_and_legs_go_on() -> None:
+    pair = Pair()
+    ground, dc = pair.ground, pair.ground.dc
+    assert dc is not None
+    ground.wait(20)
+    given = ground.relay_identity
+    key = public_key(given.private_key)
+    fresh = ground.platform.renewed(key, Role.RS, given.name, "home.test", None)
+    before = ground.core.home.dc
+    ground.core.handle(CertificatesRenewed((fresh,), before), ground.now)
+    ground.wait(1)
+    (handle,) = (e.handle for e in dc.events if isinstance(e, Established) and e.first)
+    remote = dc.engine.remote(handle)
+    assert remote is not None
+    assert remote.leaf.der == fresh
+    pair.a.send(pair.leg_a)
+    assert len(pair.b.data()) == 1
+    for wrong in ((), (b"rubbish",), ground.dc_identity.identity.certificates):
+        ground.core.handle(CertificatesRenewed(wrong, before), ground.now)
+    assert ground.core.clients.counters["certificates_renewed"] == 1
 
 
 def test_a_silent_coordinator_is_called_again_and_again() -> None:
