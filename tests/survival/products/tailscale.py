@@ -15,11 +15,11 @@ from tests.e2e.actors import wait_for
 from tests.e2e.lab.netns import Namespace, sh
 from tests.survival.ground import SERVER4, SERVER6, Ground, Place
 from tests.survival.products import Version
-from tests.survival.products.common import go_install, module_version, reach, stopped
+from tests.survival.products.common import go_build, go_install, module_version, reach, stopped
 
 CLIENT, SERVER = "v1.102.5", "v0.29.2"  # the newest that today's Go builds
 MODULES = {name: f"tailscale.com/cmd/{name}" for name in ("tailscaled", "tailscale", "derper")}
-HEADSCALE = "github.com/juanfont/headscale/cmd/headscale"
+HEADSCALE = "github.com/juanfont/headscale"
 RELAY = "derp.home.test"
 URL = f"http://{SERVER4[0]}:8080"
 SETTLE = 20  # seconds that both ends may take to find the direct way
@@ -34,15 +34,14 @@ class Tailscale:
         self._programs = {
             name: go_install(module, CLIENT, folder) for name, module in MODULES.items()
         }
-        self._headscale = go_install(HEADSCALE, SERVER, folder)
+        self._headscale = go_build(HEADSCALE, "cmd/headscale", SERVER, folder)
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._addresses: dict[str, str] = {}
 
     def version(self) -> Version:
         """Of both modules."""
-        client, server = (module_version(each) for each in (self._programs["tailscaled"],
-                                                            self._headscale))  # fmt: skip
-        return Version("tailscale", client, f"headscale {server}, own DERP and STUN")
+        client = module_version(self._programs["tailscaled"])
+        return Version("tailscale", client, f"headscale {SERVER}, own DERP and STUN")
 
     def start(self, ground: Ground) -> None:
         """Servers, both ends, first contact, direct path where there can be one."""
