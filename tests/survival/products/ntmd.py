@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from ntmd import __version__
 from tests.bench.load import family
-from tests.e2e.actors import Node, Part, Server, wait_for
+from tests.e2e.actors import Node, Part, Server, together, wait_for
 from tests.survival.ground import SERVER4, SERVER6, Ground, Place
 from tests.survival.products import Version
 
@@ -50,8 +51,8 @@ class Ntmd:
         url = self._servers(ground)
         for place in (ground.laptop, ground.desk):
             name = place.host.label
-            node = self.nodes[name] = Node(place.host, ground.folder / name, name)
-            node.join(url, *DNS)
+            self.nodes[name] = Node(place.host, ground.folder / name, name)
+        together(functools.partial(node.join, url, *DNS) for node in self.nodes.values())
         laptop = self.nodes["laptop"]
         laptop.ping(f"desk.{DOMAIN}", "-c1", "-W5")
         direct = "relay" if ground.kind == "symmetric" else "direct"
