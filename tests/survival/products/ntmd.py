@@ -21,9 +21,9 @@ DNS = ("--dns", "file")
 
 def tree() -> str:
     """Short names of the trees whose code runs; ``+`` if there are changes beside them."""
-    trees = ["HEAD:ntmd", "HEAD:servers"]
-    told = git("rev-parse", "--short=8", *trees)
-    return "-".join(told.split()) + ("+" if git("status", "--porcelain", "ntmd", "servers") else "")
+    names = [git("rev-parse", f"HEAD:{folder}")[:8] or "unknown" for folder in ("ntmd", "servers")]
+    changed = git("status", "--porcelain", "ntmd", "servers")
+    return "-".join(names) + ("+" if changed else "")
 
 
 def git(*words: str) -> str:
