@@ -31,6 +31,7 @@ from ntmd.proto.errors import ProtocolError
 from ntmd.proto.events import CallFailed, Established, PeerClosed, SessionReady
 from ntmd.proto.messages import CloseReason, Status
 from ntmd.proto.plane import ReleaseParked
+from ntmd.proto.records import choose_suite
 from ntmd.proto.timing import (
     DATA_KEY_LIFETIME,
     EXPIRY_GRACE,
@@ -104,6 +105,7 @@ class Calls:
             self._common.refuse(error)
             return None
         tunnel = self._tunnels.recall(known, found.peer, now)
+        tunnel.capabilities = found.record.capabilities
         if tunnel.grants:
             self._relays.want(tunnel.grants, tunnel.peer, now)
         return tunnel
@@ -245,7 +247,8 @@ class Calls:
             )
             return
         psks = offered_psks(self._common, tunnel, now)
-        tunnel.handle = self._common.engine.call(tunnel.peer, ways, now, psks)
+        suite = choose_suite(self._common.identity.capabilities, tunnel.capabilities)
+        tunnel.handle = self._common.engine.call(tunnel.peer, ways, now, psks, suite)
 
     def _no_way(self, tunnel: Tunnel, now: float) -> None:
         if isinstance(tunnel.state, Calling | Waking):

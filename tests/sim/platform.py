@@ -8,6 +8,7 @@ from random import Random
 
 from ntmd.proto import certs, crypto
 from ntmd.proto.events import Identity
+from ntmd.proto.records import Capability
 from ntmd.proto.types import Peer, Role
 from tests.sim.clock import EPOCH_MS, Clock
 
@@ -51,14 +52,21 @@ class Platform:
         self._prefixes = 0
 
     def node(
-        self, name: str, domain: str, *, days: float = 14, issued_days_ago: float = 0.0
+        self,
+        name: str,
+        domain: str,
+        *,
+        days: float = 14,
+        issued_days_ago: float = 0.0,
+        hardware: bool = True,
     ) -> Identity:
-        """A node's identity; ``name`` is its FQDN inside ``domain``."""
+        """A node's identity; ``name`` is its FQDN inside ``domain``, ``hardware`` is for AES."""
         private = self._dice.randbytes(32)
         leaf = self._issue(
             crypto.public_key(private), Role.NODE, name, domain, None, days, issued_days_ago
         )
-        return Identity(Role.NODE, name, private, (leaf,), b"", self.capabilities())
+        able = self.capabilities() & ~(0 if hardware else Capability.AES_HARDWARE)
+        return Identity(Role.NODE, name, private, (leaf,), b"", able)
 
     def renew(self, identity: Identity, *, days: float = 14) -> bytes:
         """A fresh certificate (DER) over a node's key, from now on."""
@@ -94,8 +102,6 @@ class Platform:
     @staticmethod
     def capabilities() -> int:
         """What every party of a story can do."""
-        from ntmd.proto.records import Capability
-
         return int(
             Capability.AES_HARDWARE
             | Capability.SUITE_AES_GCM

@@ -94,6 +94,29 @@ def test_first_contact(one: str, two: str) -> None:
         assert receiver.inner.copies("udp") == 0
 
 
+@pytest.mark.parametrize(
+    ("mine", "theirs", "cipher"),
+    [
+        (True, True, "AES-256-GCM"),
+        (True, False, "ChaCha20-Poly1305"),
+        (False, True, "ChaCha20-Poly1305"),
+    ],
+)
+def test_the_first_session_follows_what_both_ends_can_do(
+    mine: bool, theirs: bool, cipher: str
+) -> None:
+    """The peer's signed record says it before anything was heard of the peer."""
+    stage = Stage()
+    stage.domain()
+    house = stage.world.home(PORT_RESTRICTED)
+    mn, cn = stage.node("mn", house, hardware=mine), stage.node("cn", hardware=theirs)
+    stage.all_up()
+    stage.first_answer(mn, cn)
+    for node in (mn, cn):
+        (peer,) = stage.status(node)["peers"]
+        assert peer["cipher"] == cipher
+
+
 @pytest.mark.parametrize("hairpin", [True, False])
 def test_two_behind_one_nat_talk_inside_the_house(hairpin: bool) -> None:
     stage = Stage(2)
