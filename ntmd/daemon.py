@@ -32,6 +32,7 @@ from ntmd.platform.linux.device import MARK, LinuxPlatform
 from ntmd.progress import Progress
 from ntmd.proto.io import SendDatagram, Store, Tell, UserAnswered
 from ntmd.proto.plane import (
+    BlockInterface,
     CloseSocket,
     DeviceFailed,
     InstallTunnel,
@@ -197,7 +198,7 @@ class Daemon:
                 if self._keylog is not None:
                     self._keylog.installed(command)
                 self._plane.send(command)
-            case Resend() | ReleaseParked():
+            case Resend() | ReleaseParked() | BlockInterface():
                 self._plane.send(command)
             case Store():
                 self._writer.submit(self._keep, command)

@@ -16,11 +16,13 @@ import time
 from collections import Counter
 from typing import Any
 
+from ntmd.dataplane.blocking import Blocks
 from ntmd.dataplane.packets import TCP, UDP, VNET_SIZE
 from ntmd.dataplane.switchboard import Switchboard
 from ntmd.dataplane.underlay import ANCILLARY, Underlay, most_segments, segment_size
 from ntmd.proto.io import DatagramReceived, SendDatagram, SendFailed
 from ntmd.proto.plane import (
+    BlockInterface,
     CloseSocket,
     DeviceFailed,
     OpenSocket,
@@ -89,6 +91,7 @@ class ReferencePlane:
         self._receive_into = [self._buffer]
         self._sockets: dict[int, Underlay] = {}
         self._by_descriptor: dict[int, Underlay] = {}
+        self._blocks = Blocks()
         self._errors: Counter[int] = Counter()
         self._failed: dict[Path, float] = {}
         self._events: list[Any] = []
@@ -122,9 +125,10 @@ class ReferencePlane:
     def _look_around(self, now: float) -> None:
         """What is due: reports, old keys, packets that waited too long."""
         self._board.expire(now)
+        self._blocks.expire(self._sockets.values(), now)
         self._events.extend(self._board.reports.take(now))
-        deadline = self._board.deadline()
-        self._deadline = LONGEST_SLEEP + now if deadline is None else deadline
+        deadlines = (self._board.deadline(), self._blocks.deadline(), LONGEST_SLEEP + now)
+        self._deadline = min(each for each in deadlines if each is not None)
         self._look_at = now + BUSY_LOOK
 
     def _sleep(self) -> float:
@@ -149,6 +153,8 @@ class ReferencePlane:
                 self._open(command)
             case CloseSocket(socket=number):
                 self._close(number)
+            case BlockInterface(interface=name, seconds=seconds):
+                self._blocks.block(name, seconds, self._sockets.values(), boot_clock())
             case _:
                 self._board.apply(command, boot_clock())
 
@@ -177,6 +183,7 @@ class ReferencePlane:
             text = error.strerror or str(error)
             self._events.append(SocketFailed(wish.socket, error.errno or 0, text))
             return
+        self._blocks.settle(underlay)
         self._sockets[wish.socket] = underlay
         self._by_descriptor[underlay.socket.fileno()] = underlay
         self.epoll.register(underlay.socket, select.EPOLLIN)
@@ -219,6 +226,9 @@ class ReferencePlane:
         underlay = self._sockets.get(path.socket)
         if underlay is None or underlay.family != path.remote.family:
             self.drops["out_no_socket"] += 1
+            return
+        if underlay.blocked:
+            self.drops["out_blocked"] += -(-len(run) // size)
             return
         try:
             lost = underlay.send(run, size, path.remote)

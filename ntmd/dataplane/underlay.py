@@ -31,6 +31,8 @@ class Underlay:
         """Open it; raises OSError."""
         self.number = wish.socket
         self.family = wish.family
+        self.interface = wish.interface
+        self.blocked = False
         self.segments = True
         family = socket.AF_INET6 if wish.family == 6 else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)

@@ -67,6 +67,7 @@ CLASSES: tuple[type[Any], ...] = (
     plane.Resend,
     plane.RemoveTunnel,
     plane.ReleaseParked,
+    plane.BlockInterface,
     plane.SocketOpened,
     plane.SocketFailed,
     plane.NoTunnelFor,

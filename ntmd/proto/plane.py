@@ -157,6 +157,18 @@ class ReleaseParked:
     unreachable: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class BlockInterface:
+    """Neither send nor receive on the own sockets of ``interface`` for ``seconds``; 0 unblocks.
+
+    The plane keeps the time itself and unblocks when it is over; nothing reports the block, so to
+    the core the link is silent. Sockets opened meanwhile are blocked too (``ntmd rehearse``).
+    """
+
+    interface: str
+    seconds: float
+
+
 # ------------------------------------------------------------------ events, plane to core
 
 

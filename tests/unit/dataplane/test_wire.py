@@ -26,6 +26,7 @@ VALUES: list[Any] = [
     plane.Resend(5, 1, 1 << 40, (1 << 64) - 1),
     plane.RemoveTunnel(5),
     plane.ReleaseParked(B, False),
+    plane.BlockInterface("wlan0", 2.5),
     plane.SocketOpened(1, AT_A),
     plane.SocketFailed(1, 19, "no device"),
     plane.NoTunnelFor(B),
