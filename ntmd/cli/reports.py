@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-from typing import Any
 
 import click
 
 from ntmd.cli import show
 from ntmd.cli.options import common, connect
+from ntmd.cli.rehearse import rehearse
+from ntmd.cli.show import dump
 from ntmd.runtime.complaints import Complaint, Exit
 from ntmd.runtime.control import ControlError
 
@@ -18,13 +18,8 @@ WAY_WAIT = 15.0  # a way to a new peer, or a measurement of the NAT
 
 def add_reports(group: click.Group) -> None:
     """Add the commands of this module to the group."""
-    for command in (status, ping, resolve, netcheck, handovers, why):
+    for command in (status, ping, resolve, netcheck, handovers, why, rehearse):
         group.add_command(command)
-
-
-def dump(value: Any) -> None:
-    """One JSON document on stdout."""
-    click.echo(json.dumps(value, ensure_ascii=False))
 
 
 @click.command()

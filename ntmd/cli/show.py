@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
+
+import click
 
 Answer = dict[str, Any]
 DASH = "-"
+
+
+def dump(value: Any) -> None:
+    """One JSON document on stdout."""
+    click.echo(json.dumps(value, ensure_ascii=False))
 
 
 def status(answer: Answer) -> str:
@@ -125,6 +133,44 @@ def handover(entry: Answer) -> str:
         f"{entry.get('from', DASH)} -> {entry.get('to', DASH)}; gap {shown}, "
         f"lost {_count(entry.get('lost'))}, duplicated {_count(entry.get('duplicated'))}"
     )
+
+
+def rehearsal_phase(answer: Answer) -> str:
+    """Progress of ``ntmd rehearse``; empty for its result."""
+    link, peers = answer.get("interface", DASH), len(answer.get("peers") or [])
+    match answer.get("phase"):
+        case "listening":
+            return f"  listening whether {_count_of(peers, 'peer')} answer"
+        case "blocked":
+            return f"  {link} is blocked for {answer.get('seconds', 0):.0f} s, for ntmd alone"
+        case "unblocked":
+            return f"  {link} is free again"
+    return ""
+
+
+def _count_of(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def rehearsal(answer: Answer) -> str:
+    """What survived, a line or two for each peer."""
+    others = ", ".join(answer.get("other_links") or []) or "none"
+    lines = [
+        f"{answer.get('interface', DASH)} was silent for {answer.get('seconds', 0):.0f} s;"
+        f" other links: {others}"
+    ]
+    for peer in answer.get("peers") or []:
+        gap = peer.get("gap_ms")
+        lines.append(
+            f"{peer.get('peer', DASH)}: {peer.get('verdict', DASH)};"
+            f" gap {DASH if gap is None else f'{gap:.0f} ms'},"
+            f" lost {_count(peer.get('lost'))} of {_count(peer.get('sent'))}"
+        )
+        lines.append(
+            f"  {peer.get('before', DASH)} -> {peer.get('during', DASH)}"
+            f" -> {peer.get('after', DASH)}"
+        )
+    return "\n".join(lines)
 
 
 def why(answer: Answer) -> str:

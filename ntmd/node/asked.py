@@ -1,4 +1,4 @@
-"""Requests of the user: status, resolve, ping, netcheck, handovers, why."""
+"""Requests of the user: status, resolve, ping, netcheck, handovers, why, rehearse."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from ntmd.node.journal import Journal
 from ntmd.node.names import Names, Refusal, Wait
 from ntmd.node.probing import Prober, Proof
 from ntmd.node.registration import Registration
+from ntmd.node.rehearsal import Rehearsal
 from ntmd.node.relays import Relays
 from ntmd.node.status import Status
 from ntmd.node.steering import Steering
@@ -41,10 +42,12 @@ class Asked:
         relays: Relays,
         journal: Journal,
         status: Status,
+        rehearsal: Rehearsal,
     ) -> None:
         self._common, self._names, self._tunnels = common, names, tunnels
         self._steering, self._prober, self._registration = steering, prober, registration
         self._relays, self._journal, self._status = relays, journal, status
+        self._rehearsal = rehearsal
         self._pings: dict[int, None] = {}
         journal.followers.append(self._tell_followers)
         self._followers: list[int] = []
@@ -58,6 +61,7 @@ class Asked:
             "netcheck": self._netcheck,
             "handovers": self._handovers,
             "why": self._why,
+            "rehearse": self._rehearse,
             "cancel": self._cancel,
         }
         answer = answers.get(event.what)
@@ -78,6 +82,7 @@ class Asked:
         for name in ("watch", "ping"):
             self._common.timers.cancel((name, number))
         self._pings.pop(number, None)
+        self._rehearsal.cancel(number)
         if number in self._followers:
             self._followers.remove(number)
 
@@ -110,6 +115,16 @@ class Asked:
     def _tell_followers(self, entry: dict[str, Any]) -> None:
         for token in self._followers:
             self._answer(token, {"handovers": [entry]}, False)
+
+    def _rehearse(self, event: UserAsked, now: float) -> None:
+        token = event.token
+        self._rehearsal.start(
+            token,
+            event.arguments,
+            lambda result, last: self._answer(token, result, last),
+            lambda error, code: self._fail(token, error, code),
+            now,
+        )
 
     # -------------------------------------------------------------- names
 

@@ -15,6 +15,7 @@ from ntmd.node.names import Names
 from ntmd.node.probing import Prober
 from ntmd.node.receive import Receive
 from ntmd.node.registration import Registration
+from ntmd.node.rehearsal import Rehearsal
 from ntmd.node.relays import Relays
 from ntmd.node.requests import Requests
 from ntmd.node.seen import SeenReports
@@ -163,6 +164,8 @@ class Parts:
             self._reflexive,
             lambda: self.stats,
         )
+        self.rehearsal = Rehearsal(common, self.underlay, self.prober, self.tunnels, self.steering)
+        self.status.notices.append(self.rehearsal.notice)
         self.asked = Asked(
             common,
             self.names,
@@ -173,6 +176,7 @@ class Parts:
             self.relays,
             self.journal,
             self.status,
+            self.rehearsal,
         )
         self.receive = Receive(
             common,

@@ -108,8 +108,10 @@ class Prober:
         return [(each.path, each.purpose) for each in self._attempts.values()]
 
     def under_way(self, handle: int, path: Path) -> bool:
-        """Whether ``path`` is being challenged in this association."""
-        return any(a.handle == handle and a.path == path for a in self._attempts.values())
+        """Whether ``path`` is being challenged on a ladder; single copies do not count."""
+        return any(
+            a.handle == handle and a.path == path and a.ladder for a in self._attempts.values()
+        )
 
     def cancel(
         self, handle: int, *, purpose: str | None = None, keep: Callable[[Path], bool] | None = None

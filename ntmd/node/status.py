@@ -39,6 +39,7 @@ class Status:
         self._relays, self._tunnels, self._journal = relays, tunnels, journal
         self._reflexive, self._plane = reflexive, plane
         self._health_since: dict[str, int] = {}
+        self.notices: list[Callable[[float], tuple[str, str, str] | None]] = []
 
     def whole(self, now: float) -> dict[str, Any]:
         """``ntmd status --json``, but for what only the shell knows (pid, DNS mode)."""
@@ -216,6 +217,7 @@ class Status:
             ("memory", "warning", f"stored entry {key} is unreadable and was left alone")
             for key in self._common.memory.unreadable
         ]
+        found += [item for item in (notice(now) for notice in self.notices) if item is not None]
         return [self._item(*item, now) for item in found]
 
     def _item(self, code: str, severity: str, text: str, now: float) -> dict[str, Any]:

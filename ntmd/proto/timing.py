@@ -124,6 +124,13 @@ EXPIRY_GRACE = 14 * 86400.0
 CLOCK_SLACK = 48 * 3600.0  # server certificates before the first authenticated time
 CLOCK_COMPLAINT = 3600.0
 
+# ------------------------------------------------------------------ rehearsal (ntmd rehearse)
+REHEARSAL_BEAT = 0.05  # a challenge to each peer this often: holes are seen to within it
+REHEARSAL_BEFORE = 0.5  # whoever does not answer in this time before the block is left out
+REHEARSAL_AFTER = 6.0  # a tunnel that does not come back in this time after the block is lost
+REHEARSAL_LONGEST = 60.0  # a self-test, not a way to switch a link off
+REHEARSAL_PEERS = 32  # so many tunnels at most take part, the busiest first
+
 # ------------------------------------------------------------------ data plane
 TUN_MTU = 1420
 DATAGRAM_MAX = 1500

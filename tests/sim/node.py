@@ -15,6 +15,7 @@ from ntmd.proto.events import Identity
 from ntmd.proto.frame import Kind
 from ntmd.proto.io import DatagramReceived, SendDatagram, SendFailed, UserAnswered, UserAsked
 from ntmd.proto.plane import (
+    BlockInterface,
     CloseSocket,
     InstallTunnel,
     OpenSocket,
@@ -59,6 +60,8 @@ class SimNode(Process):
         self._tokens = 0
         self._open: dict[int, Socket] = {}
         self.streams: dict[int, StreamClient] = {}
+        self._links: dict[int, str] = {}  # own socket or stream to its interface
+        self._blocked: dict[str, float] = {}  # interface to the end of its block
         self.plane = SimPlane(self)
 
     def _build(self, birth: Birth) -> NodeCore:
@@ -125,6 +128,7 @@ class SimNode(Process):
         for stream in self.streams.values():
             stream.connection.close()
         self.streams.clear()
+        self._blocked.clear()
         self.plane.close()
 
     def woke(self, asleep: float) -> None:
@@ -158,6 +162,8 @@ class SimNode(Process):
                 self._open_stream(command)
             case InstallTunnel() | SwitchPath() | Resend() | RemoveTunnel() | ReleaseParked():
                 self.plane.command(command)
+            case BlockInterface(interface=name, seconds=seconds):
+                self._blocked[name] = self.host.world.clock.now + seconds
             case ConfigureDevice(address=address):
                 self.inner.address = address
                 self.plane.configured(command)
@@ -175,6 +181,7 @@ class SimNode(Process):
                 super().execute(command)
 
     def _open_socket(self, wish: OpenSocket) -> None:
+        self._links[wish.socket] = wish.interface
         receive = partial(self._received, wish.socket)
         socket = Socket(wish.family, wish.port, receive, wish.interface, wish.address)
         try:
@@ -186,6 +193,7 @@ class SimNode(Process):
 
     def _open_stream(self, wish: OpenStream) -> None:
         number = wish.socket
+        self._links[number] = wish.interface
         connection = self.host.tcp.connect(wish.interface, wish.address, wish.remote)
         if connection is None:
             self.post(SocketFailed(number, 19, "no such interface or address"))
@@ -208,6 +216,8 @@ class SimNode(Process):
     def send(self, number: int, data: bytes, remote: Endpoint) -> int:
         """One datagram out of an own socket; returns 0 or an errno. Also used by the plane."""
         socket, stream = self._open.get(number), self.streams.get(number)
+        if self._silent(number):
+            return 0
         if stream is not None:
             self.sent_bytes += len(data)
             self.sent_to[remote] += len(data)
@@ -220,12 +230,17 @@ class SimNode(Process):
         return self.host.send(socket, data, remote)
 
     def _received(self, number: int, data: bytes, source: Endpoint) -> None:
-        if not self.running:
+        if not self.running or self._silent(number):
             return
         if data[:1] == bytes((Kind.DATA,)):
             self.plane.datagram(data, number, source)
         else:
             self.post(DatagramReceived(data, number, source))
+
+    def _silent(self, number: int) -> bool:
+        """Whether the plane blocks the link of a socket or stream."""
+        until = self._blocked.get(self._links.get(number, ""), 0.0)
+        return until > self.host.world.clock.now
 
     def _into_tun(self, packet: bytes) -> None:
         if self.running and not self.host.asleep:

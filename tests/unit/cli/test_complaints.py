@@ -89,7 +89,15 @@ def answering(path: Path, answer: Callable[[socket.socket], None]) -> Iterator[N
 @provokes("not-running")
 @pytest.mark.parametrize(
     "command",
-    [["status"], ["ping", "x"], ["resolve", "x"], ["netcheck"], ["handovers"], ["why", "x"]],
+    [
+        ["status"],
+        ["ping", "x"],
+        ["resolve", "x"],
+        ["netcheck"],
+        ["handovers"],
+        ["why", "x"],
+        ["rehearse"],
+    ],
 )
 def test_every_question_needs_a_daemon(tmp_path: Path, command: list[str]) -> None:
     expect("not-running", "--state", tmp_path, *command)

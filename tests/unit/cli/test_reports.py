@@ -168,6 +168,45 @@ def test_handovers_follow_prints_one_line_each(
     assert [json.loads(line)["cause"] for line in lines] == ["link down wlan0"] * 2
 
 
+REHEARSED: dict[str, Any] = {
+    "phase": "done", "interface": "eth0", "seconds": 5.0, "other_links": ["wlan0"],
+    "peers": [{"peer": "desk.home.test", "before": "direct via eth0 203.0.113.9:4330",
+               "during": "relay rs1 via wlan0", "after": "direct via wlan0 203.0.113.9:4330",
+               "gap_ms": 300.4, "sent": 101, "lost": 6, "verdict": "survived",
+               "survived": True}],
+    "survived": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("survived", "links"), [(True, ["wlan0"]), (False, []), (False, ["w"])])
+def test_rehearse_shows_what_survived(
+    serve: Callable[[Handler], None],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    survived: bool,
+    links: list[str],
+) -> None:
+    asked = []
+
+    def handler(request: Request) -> None:
+        asked.append(request.arguments)
+        for phase in ("listening", "blocked", "unblocked"):
+            request.answer({**REHEARSED, "phase": phase}, last=False)
+        request.answer({**REHEARSED, "survived": survived, "other_links": links})
+
+    serve(handler)
+    command = ["rehearse", "--block", "eth0", "--for", "1.5s", "--state", str(tmp_path)]
+    assert run(command) == (0 if survived else 1)
+    said = capsys.readouterr()
+    assert "desk.home.test: survived; gap 300 ms, lost 6 of 101" in said.out
+    assert "eth0 is blocked for 5 s, for ntmd alone" in said.err
+    assert ("a tunnel did not survive" in said.err) is not survived
+    assert run([*command, "--json"]) == (0 if survived else 1)
+    assert json.loads(capsys.readouterr().out)["survived"] is survived
+    assert asked == [{"seconds": 1.5, "block": "eth0"}] * 2
+    assert run(["rehearse", "--for", "soon"]) == 2
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts_name_the_command(
     shell: str, capsys: pytest.CaptureFixture[str]
@@ -185,7 +224,8 @@ def test_common_options_work_before_and_after_the_command(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     "command",
-    ["up", "down", "status", "ping", "resolve", "netcheck", "handovers", "why", "leave",
+    ["up", "down", "status", "ping", "resolve", "netcheck", "handovers", "why", "rehearse",
+     "leave",
      "version", "completion"],
 )  # fmt: skip
 def test_every_command_has_help_worth_reading(
