@@ -126,7 +126,7 @@ def question(data: bytes) -> None:
 
 @cache
 def ends() -> tuple[Bus, Station, Station]:
-    """Two nodes with a session; it lives as long as the program."""
+    """Two nodes with a session; it lives until a peer ends it."""
     return joined()
 
 
@@ -140,7 +140,7 @@ def datagram(data: bytes) -> None:
 
 
 def from_peer(data: bytes) -> None:
-    """Sealed control frames by a peer with valid keys who keeps no rule."""
+    """Sealed control frames by a peer with valid keys who keeps no rule; it may end the session."""
     _, alice, bob = ends()
     association = alice.engine._context.by_key[bob.key]
     session = association.sessions[
@@ -150,6 +150,8 @@ def from_peer(data: bytes) -> None:
     for output in alice.engine.take_outputs():
         bob.engine.receive(output.data, 1, alice.at, bob.bus.now)  # type: ignore[union-attr]
     bob.engine.take_outputs()
+    if bob.engine.handle_of(alice.key) is None:
+        ends.cache_clear()
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
