@@ -6,21 +6,22 @@ from typing import Any
 
 from ntmd.node.common import Common
 from ntmd.node.journal import Journal
-from ntmd.node.names import Names, Refusal, Wait
+from ntmd.node.names import Names, Wait
 from ntmd.node.probing import Prober, Proof
 from ntmd.node.registration import Registration
 from ntmd.node.rehearsal import Rehearsal
 from ntmd.node.relays import Relays
 from ntmd.node.status import Status
 from ntmd.node.steering import Steering
-from ntmd.node.tunnel import Asleep, Failed, word
+from ntmd.node.tunnel import Asleep
 from ntmd.node.tunnels import Tunnel, Tunnels
+from ntmd.node.why import Why
 from ntmd.proto.certs import parse_leaf
 from ntmd.proto.errors import ProtocolError
 from ntmd.proto.io import UserAnswered, UserAsked
 from ntmd.proto.messages import Status as Code
 from ntmd.proto.timing import LADDER
-from ntmd.proto.types import NatMapping, format_address
+from ntmd.proto.types import format_address
 
 REFUSED, USAGE, UNREACHABLE = 1, 2, 4
 RESOLVE_WITHIN = 8.0  # a person waits longer than a resolver, seconds
@@ -43,11 +44,12 @@ class Asked:
         journal: Journal,
         status: Status,
         rehearsal: Rehearsal,
+        explain: Why,
     ) -> None:
         self._common, self._names, self._tunnels = common, names, tunnels
         self._steering, self._prober, self._registration = steering, prober, registration
         self._relays, self._journal, self._status = relays, journal, status
-        self._rehearsal = rehearsal
+        self._rehearsal, self._explain = rehearsal, explain
         self._pings: dict[int, None] = {}
         journal.followers.append(self._tell_followers)
         self._followers: list[int] = []
@@ -237,86 +239,13 @@ class Asked:
         tunnel = self._tunnels.by_name(name)
         refusal = self._names.refusals.get(name)
         if tunnel is None and refusal is not None:
-            self._answer(event.token, self._why_refused(name, refusal, now))
+            self._answer(event.token, self._explain.refused(name, refusal, now))
             return
         if tunnel is None:
             text = f"nothing is known of {name}: no program asked for it since this node is up."
             self._fail(event.token, f"{text} Try `ntmd ping {name}`.", REFUSED)
             return
-        facts = [*self._facts_here(now), *self._facts_there(tunnel, now)]
-        self._answer(
-            event.token,
-            {
-                "name": name,
-                "path": self._status.path(tunnel, tunnel.paths.primary),
-                "facts": facts,
-                "advice": self._advice(tunnel),
-            },
-        )
-
-    def _why_refused(self, name: str, refusal: Refusal, now: float) -> dict[str, Any]:
-        """A peer that was asked for and never met."""
-        words = refusal.text or refusal.status.name.lower().replace("_", " ")
-        fact = {
-            "text": f"the last question for {name} failed: {words}",
-            "age_s": round(now - refusal.at, 1),
-        }
-        advice = {
-            Code.NO_SUCH_NAME: "check the name; names are full ones",
-            Code.COORDINATOR_UNREACHABLE: "try again; only a coordinator knows the way to who was"
-            " never met",
-        }
-        return {
-            "name": name,
-            "path": {"kind": "none"},
-            "facts": [*self._facts_here(now), fact],
-            "advice": [advice.get(refusal.status, f"look whether {name} is up, then try again")],
-        }
-
-    def _facts_here(self, now: float) -> list[dict[str, Any]]:
-        facts: list[dict[str, Any]] = []
-        for row in self._status.netcheck(now)["underlay"]:
-            text = f"{row['interface']} {row['address']} is seen as {row['reflexive'] or 'nothing'}"
-            evidence = f"mapping {row['mapping']}, filtering {row['filtering']}"
-            facts.append({"text": text, "evidence": evidence})
-        uplink = self._registration.uplink
-        heard = None if uplink.last_heard is None else round(now - uplink.last_heard, 1)
-        words = "answers" if uplink.up else "does not answer"
-        facts.append({"text": f"the coordinator {words}", "age_s": heard})
-        return facts
-
-    def _facts_there(self, tunnel: Tunnel, now: float) -> list[dict[str, Any]]:
-        state = tunnel.state
-        age = round(now - state.since, 1)
-        facts: list[dict[str, Any]] = [{"text": f"the tunnel is {word(state)}", "age_s": age}]
-        if isinstance(state, Failed) and state.reason:
-            facts.append({"text": f"the last call failed: {state.reason}", "age_s": age})
-        for endpoint, kind in tunnel.candidates.items():
-            proofs = [p for p in tunnel.paths.proven if p.remote == endpoint]
-            text = f"{endpoint} ({kind.name.lower()}): "
-            if proofs:
-                at = max(tunnel.paths.proven[p].at for p in proofs)
-                facts.append({"text": text + "answered", "age_s": round(now - at, 1)})
-            else:
-                facts.append({"text": text + "never answered a challenge"})
-        for relay, _ in self._relays.ways_to(tunnel.peer.key, tunnel.home_relay):
-            facts.append({"text": f"a leg at relay {relay} is open"})
-        if tunnel.relay_only:
-            facts.append({"text": "the coordinator decided for the relay alone"})
-        return facts
-
-    def _advice(self, tunnel: Tunnel) -> list[str]:
-        primary = tunnel.paths.primary
-        if primary is None:
-            return [f"look whether {tunnel.peer.name} is up (`ntmd status` there)"]
-        facts = self._registration.nat.facts.get(primary.socket)
-        hard = (NatMapping.ADDRESS_DEPENDENT, NatMapping.ADDRESS_AND_PORT_DEPENDENT)
-        if primary.relayed and facts is not None and facts.mapping in hard:
-            return [
-                "this NAT gives every destination another port; a router that does not, or"
-                " IPv6, would allow a direct path"
-            ]
-        return []
+        self._answer(event.token, self._explain.explain(tunnel, now))
 
 
 def _number(value: Any, default: float) -> float:

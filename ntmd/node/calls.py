@@ -246,6 +246,8 @@ class Calls:
                 lambda at: self._no_way(tunnel, at),
             )
             return
+        for way in ways:
+            tunnel.paths.trying(way, now)
         psks = offered_psks(self._common, tunnel, now)
         suite = choose_suite(self._common.identity.capabilities, tunnel.capabilities)
         tunnel.handle = self._common.engine.call(tunnel.peer, ways, now, psks, suite)

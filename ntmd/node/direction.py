@@ -13,7 +13,7 @@ from ntmd.node.common import Common
 from ntmd.node.relays import Relays
 from ntmd.node.requests import Requests
 from ntmd.node.routes import verify
-from ntmd.node.tunnels import Tunnel, Tunnels
+from ntmd.node.tunnels import Directed, Tunnel, Tunnels
 from ntmd.node.underlay import Underlay
 from ntmd.node.uplink import Link, Uplink
 from ntmd.proto.errors import ProtocolError
@@ -142,6 +142,8 @@ class Directions:
         tunnel.grants = route.grants
         tunnel.direction = Psk(PskKind.DIRECTION, route.psk_id, route.psk)
         tunnel.direction_until = now + PSK_DIRECTION_LIFETIME
+        relays = tuple(grant.relay.name for grant in route.grants)
+        tunnel.directed = Directed(now, route.start, route.nat, relays)
         tunnel.candidates = merge(tunnel.candidates, self.sift(route.candidates))
         self._relays.want(route.grants, found.peer, now)
         self._tunnels.remember(tunnel, None, now)

@@ -25,6 +25,7 @@ from ntmd.node.steering import Steering
 from ntmd.node.tunnel import Open
 from ntmd.node.tunnels import Tunnel, Tunnels
 from ntmd.node.underlay import Underlay
+from ntmd.node.why import Why
 from ntmd.proto.plane import PlaneStats
 from ntmd.proto.types import Endpoint, Peer
 
@@ -177,6 +178,15 @@ class Parts:
             self.journal,
             self.status,
             self.rehearsal,
+            Why(
+                common,
+                self.underlay,
+                self.registration,
+                self.relays,
+                self.steering,
+                self.journal,
+                self.status,
+            ),
         )
         self.receive = Receive(
             common,

@@ -13,6 +13,7 @@ from ntmd.proto.timing import PATH_SET, PROMOTE_MARGIN, PROMOTE_RATIO
 from ntmd.proto.types import Path
 
 RTT_UNKNOWN = 0.1  # assumed where nothing was measured yet, seconds
+TRIED_KEPT = 32  # paths of which is remembered when they were tried
 IDS_KEPT = 32  # arrivals whose path id at the peer is remembered
 
 Key = Callable[[Path], tuple[int, ...]]
@@ -25,6 +26,15 @@ class Proven:
 
     rtt: float
     at: float
+
+
+@dataclass(slots=True)
+class Tried:
+    """How often a path was challenged or called on, first and last instant (seconds)."""
+
+    times: int
+    first: float
+    last: float
 
 
 @dataclass(slots=True)
@@ -42,6 +52,7 @@ class PathBook:
     ids: dict[Path, int] = field(default_factory=dict)
     named: int = 0
     left: frozenset[int] = frozenset()
+    tried: dict[Path, Tried] = field(default_factory=dict)
 
     @property
     def primary(self) -> Path | None:
@@ -58,6 +69,14 @@ class PathBook:
         while len(self.proven) > PATH_SET:
             spare = next((p for p in self.proven if p not in self.sending), None)
             del self.proven[spare if spare is not None else next(iter(self.proven))]
+
+    def trying(self, path: Path, now: float) -> None:
+        """The peer is being asked on ``path``; kept for whoever wants to know what was tried."""
+        known = self.tried.pop(path, None)
+        first = known.first if known is not None else now
+        self.tried[path] = Tried((known.times if known is not None else 0) + 1, first, now)
+        if len(self.tried) > TRIED_KEPT:
+            del self.tried[next(iter(self.tried))]
 
     def disprove(self, path: Path) -> None:
         """A whole ladder on ``path`` went unanswered."""

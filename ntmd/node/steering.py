@@ -122,6 +122,7 @@ class Steering:
         """Send a sealed challenge on one path, unless one is under way there."""
         if tunnel.handle is None or self._prober.under_way(tunnel.handle, path):
             return
+        tunnel.paths.trying(path, now)
         self._prober.start(
             tunnel.handle,
             path,

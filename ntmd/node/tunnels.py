@@ -12,7 +12,7 @@ from ntmd.node.relays import Relays
 from ntmd.node.tunnel import Asleep, Awaiting, Closed, Failed, Input, Open, State, step
 from ntmd.node.underlay import Underlay
 from ntmd.proto.events import Psk, SessionInfo
-from ntmd.proto.messages import RelayGrant, SeenCounters
+from ntmd.proto.messages import NatView, RelayGrant, SeenCounters
 from ntmd.proto.plane import (
     InstallTunnel,
     RemoveTunnel,
@@ -27,6 +27,16 @@ from ntmd.proto.types import CandidateKind, Endpoint, Path, Peer
 ENDPOINTS_KEPT = 8
 TUNNELS_KEPT = 1024
 ACTIVE_STEP = 60_000  # "last active" is written no more often than this, ms
+
+
+@dataclass(frozen=True, slots=True)
+class Directed:
+    """What a coordinator last said of a peer: ``starts`` if this end is to call."""
+
+    at: float
+    starts: bool
+    nat: NatView
+    relays: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -49,6 +59,7 @@ class Tunnel:
     candidates: dict[Endpoint, CandidateKind] = field(default_factory=dict)
     direction: Psk | None = None
     direction_until: float = 0.0
+    directed: Directed | None = None
     sessions: dict[int, SessionInfo] = field(default_factory=dict)
     in_use: int | None = None
     paths: PathBook = field(default_factory=PathBook)
