@@ -24,9 +24,11 @@ to every candidate at the same time. Whatever is answered first carries: the nam
 that answers takes over (:mod:`~ntmd.node.steering`, :mod:`~ntmd.node.path`).
 
 While data flows, keys are replaced every two minutes beside the old ones, one-way flows are told
-what arrived (:mod:`~ntmd.node.seen`), and a path that falls silent is doubted: data goes out twice
-until one way answers. After two idle minutes the tunnel sleeps; it costs nothing until a packet
-wakes it. All states and every legal step between them are one table (:mod:`~ntmd.node.tunnel`).
+what arrived (:mod:`~ntmd.node.seen`), and a path that falls silent is doubted
+(:mod:`~ntmd.node.doubt`): data goes out twice until one way answers; a link that shows no life
+while another one does is left by the whole node (:mod:`~ntmd.node.links`). After two idle minutes
+the tunnel sleeps; it costs nothing until a packet wakes it. All states and every legal step
+between them are one table (:mod:`~ntmd.node.tunnel`).
 
 While two links are up, the system's order says which one carries (:mod:`~ntmd.node.choice`); the
 other is kept warm, and when the order changes, traffic goes over without loss

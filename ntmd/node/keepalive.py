@@ -36,6 +36,7 @@ class KeepAlive:
         self._common, self._underlay, self._nat = common, underlay, nat
         self._home, self._uplinks = home, uplinks
         self.spares: Callable[[float], None] = lambda _: None
+        self.uneasy: Callable[[int, float], None] = lambda *_: None
         self._good = 0
         self._lapsed = KEEPALIVE_MAX * 2  # an interval that a mapping did not survive, seconds
         self.interval = KEEPALIVE_FIRST
@@ -54,6 +55,7 @@ class KeepAlive:
         if self._common.stopping:
             return
         for uplink in self._uplinks():
+            uplink.uneasy = self.uneasy
             uplink.challenge(now, self._answered)
         self.spares(now)
         self._arm(now)

@@ -7,9 +7,11 @@ from ntmd.node.asked import Asked
 from ntmd.node.calls import Calls
 from ntmd.node.common import Common
 from ntmd.node.direction import Directions
+from ntmd.node.doubt import Doubt
 from ntmd.node.follow import Follow
 from ntmd.node.journal import Journal
 from ntmd.node.keepalive import KeepAlive
+from ntmd.node.links import Links
 from ntmd.node.move import Moves
 from ntmd.node.names import Names
 from ntmd.node.probing import Prober
@@ -28,6 +30,9 @@ from ntmd.node.underlay import Underlay
 from ntmd.node.why import Why
 from ntmd.proto.plane import PlaneStats
 from ntmd.proto.types import Endpoint, Peer
+
+
+SAME_TIME = 1.0  # of words this close together the coordinator's counts, seconds
 
 
 class Parts:
@@ -136,6 +141,18 @@ class Parts:
             self.announcer,
         )
         self.steering.carry = self.shift.to
+        self.links = Links(common, self.underlay, self.shift)
+        self.steering.doubts = self.doubts = Doubt(
+            common,
+            self.underlay,
+            self.prober,
+            self.relays,
+            self.tunnels,
+            self.steering,
+            self.links,
+            self.shift.server,
+        )
+        self.keepalive.uneasy = self.links.uneasy
         self.keepalive.spares = self.shift.keep_warm
         self.moves = Moves(
             common,
@@ -198,6 +215,7 @@ class Parts:
             self.calls,
             self.steering,
             self.follow,
+            self.links,
             self.directions,
             self.journal,
         )
@@ -214,11 +232,14 @@ class Parts:
         self.registration.refresh(now)
 
     def _reflexive(self) -> dict[int, Endpoint]:
-        """Per own socket the source that servers saw; the coordinator's word before a relay's."""
-        found: dict[int, Endpoint] = {}
+        """Per own socket the source that servers saw, as the last one of them said."""
+        found: dict[int, tuple[float, Endpoint]] = {}
         for uplink in (*self.relays.warm(), self.registration.uplink):
-            found.update(uplink.observed)
-        return found
+            for socket, seen in uplink.observed.items():
+                at = uplink.observed_at.get(socket, 0.0)
+                if socket not in found or at >= found[socket][0] - SAME_TIME:
+                    found[socket] = (at, seen)
+        return {socket: seen for socket, (_, seen) in found.items()}
 
     def _learn(self, socket: int, observed: Endpoint, now: float) -> None:
         """A peer told which source it saw: it counts while no server told."""
@@ -227,6 +248,7 @@ class Parts:
 
     def _seen(self, now: float) -> None:
         """A new reflexive address: peers are told under the seq of the last Move (rule C6)."""
+        self.registration.check_mapping(self.relays.warm(), now)
         for tunnel in self.tunnels.all():
             if isinstance(tunnel.state, Open):
                 self.steering.say_candidates(tunnel, now)

@@ -48,7 +48,7 @@ class PathBook:
 
     proven: dict[Path, Proven] = field(default_factory=dict)
     sending: tuple[Path, ...] = ()
-    relay_rtt: float | None = None
+    relayed: dict[int, Proven] = field(default_factory=dict)  # the relay leg, by own socket
     ids: dict[Path, int] = field(default_factory=dict)
     named: int = 0
     left: frozenset[int] = frozenset()
@@ -62,7 +62,8 @@ class PathBook:
     def prove(self, path: Path, rtt: float, now: float) -> None:
         """A challenge on ``path`` was answered; the least recently proven leaves a full set."""
         if path.relayed:
-            self.relay_rtt = rtt if self.relay_rtt is None else _smooth(self.relay_rtt, rtt)
+            before = self.relayed.get(path.socket)
+            self.relayed[path.socket] = Proven(_smooth(before.rtt, rtt) if before else rtt, now)
             return
         known = self.proven.pop(path, None)
         self.proven[path] = Proven(_smooth(known.rtt, rtt) if known else rtt, now)
@@ -122,6 +123,7 @@ class PathBook:
         """An own socket is gone."""
         for path in [p for p in self.proven if p.socket == socket]:
             del self.proven[path]
+        self.relayed.pop(socket, None)
         for path in [p for p in self.ids if p.socket == socket]:
             del self.ids[path]
         self.sending = tuple(p for p in self.sending if p.socket != socket)
@@ -134,10 +136,13 @@ class PathBook:
         """Measured round trip of a path, or None."""
         if path is None:
             return None
-        if path.relayed:
-            return self.relay_rtt
-        known = self.proven.get(path)
+        known = self.relayed.get(path.socket) if path.relayed else self.proven.get(path)
         return known.rtt if known else None
+
+    def proven_at(self, path: Path) -> float:
+        """When the path last answered a challenge, seconds."""
+        known = self.relayed.get(path.socket) if path.relayed else self.proven.get(path)
+        return known.at if known else 0.0
 
     def best_direct(self, key: Key) -> Path | None:
         """The best proven direct path; of equal ones that with the shortest round trip."""

@@ -107,6 +107,11 @@ class Prober:
         """What is being challenged, and for what purpose."""
         return [(each.path, each.purpose) for each in self._attempts.values()]
 
+    def copies(self, handle: int, path: Path) -> list[float]:
+        """When challenges that are under way on ``path`` were sent, and not answered."""
+        found = [a.sent for a in self._attempts.values() if (a.handle, a.path) == (handle, path)]
+        return [at for sent in found for at in sent]
+
     def under_way(self, handle: int, path: Path) -> bool:
         """Whether ``path`` is being challenged on a ladder; single copies do not count."""
         return any(

@@ -9,6 +9,7 @@ from ntmd.node.common import Common
 from ntmd.node.direction import Directions
 from ntmd.node.follow import Follow
 from ntmd.node.journal import Journal
+from ntmd.node.links import Links
 from ntmd.node.probing import Prober
 from ntmd.node.registration import Registration
 from ntmd.node.relays import Relays
@@ -57,6 +58,7 @@ class Receive:
         calls: Calls,
         steering: Steering,
         follow: Follow,
+        links: Links,
         directions: Directions,
         journal: Journal,
     ) -> None:
@@ -64,6 +66,7 @@ class Receive:
         self._registration, self._relays, self._tunnels = registration, relays, tunnels
         self._calls, self._steering, self._follow = calls, steering, follow
         self._directions, self._journal = directions, journal
+        self._links = links
 
     def event(self, event: Event, now: float) -> None:
         """One event of the engine."""
@@ -125,6 +128,7 @@ class Receive:
 
     def _message(self, event: MessageReceived, now: float) -> None:
         message = event.message
+        self._links.heard(event.path.socket, now)
         if isinstance(message, Answer):
             self._learn_clock(event, message, now)
         uplink = self._uplink(event.handle)
@@ -135,6 +139,7 @@ class Receive:
         tunnel = self._tunnels.by_handle(event.handle)
         if tunnel is not None:
             tunnel.heard_at = now
+            self._steering.doubts.heard(tunnel, event.path, now)
             self._journal.heard(tunnel, now)
             self._from_peer(tunnel, event, now)
 
@@ -174,7 +179,7 @@ class Receive:
             case Answer():
                 self._prober.answered(event.handle, message, event.path, now)
             case Seen():
-                pass  # being heard is what it says
+                self._steering.doubts.seen(tunnel, message.counters)
             case Move():
                 self._follow.moved(tunnel, event, message, now)
             case CandidateUpdate():

@@ -149,6 +149,15 @@ class Registration:
         self._asking = False
         self.refresh(now)
 
+    def check_mapping(self, others: list[Uplink], now: float) -> None:
+        """Another server sees a new source: has the way to the coordinator a new one too?"""
+        path = self.uplink.path
+        if path is None or path.socket not in self.uplink.observed:
+            return
+        at = self.uplink.observed_at.get(path.socket, 0.0)
+        if any(other.observed_at.get(path.socket, 0.0) > at for other in others):
+            self.uplink.challenge(now, lambda *_: None)
+
     # -------------------------------------------------------------- registering
 
     def refresh(self, now: float) -> None:

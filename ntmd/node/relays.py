@@ -31,8 +31,8 @@ from ntmd.proto.messages import (
     Status,
 )
 from ntmd.proto.records import parse_grant
-from ntmd.proto.timing import KEEPALIVE_FIRST
-from ntmd.proto.types import Path, Peer, Role
+from ntmd.proto.timing import DOUBT_SECONDS, KEEPALIVE_FIRST
+from ntmd.proto.types import Path, Peer, Role, path_id
 
 HOME_RELAYS = 2
 RETRY = 2.0  # a leg refused for the moment is asked for again this much later, seconds
@@ -319,6 +319,31 @@ class Relays:
                     found.append((not relay.uplink.up, name != prefer, name, way))
         found.sort()
         return [(name, way) for _, _, name, way in found]
+
+    def spare_ways(self, key: bytes, prefer: str, beside: int) -> list[Path]:
+        """Open legs to the peer over own sockets other than ``beside``, the preferred relay's
+        first: sources that the relay knows, so they carry without being announced."""
+        found: list[tuple[bool, int, str, Path]] = []
+        for name, relay in self.by_name.items():
+            for spare in relay.uplink.spares.values():
+                if spare.path.socket == beside or not self._underlay.is_open(spare.path.socket):
+                    continue
+                rank = self._underlay.rank(spare.path.socket)
+                found += [
+                    (name != prefer, rank, name, spare.path._replace(leg=leg.leg))
+                    for leg in relay.legs.values()
+                    if leg.peer.key == key and leg.leg
+                ]
+        return [way for _, _, _, way in sorted(found)]
+
+    def duplicate(self, way: Path, now: float) -> None:
+        """Ask the relay to send here too for a while what comes to this node (rule C7)."""
+        relay = self.by_name.get(self.name_of(way))
+        if relay is None or relay.uplink.handle is None:
+            return
+        request = LegMove(0, relay.uplink.seq, path_id(way.socket), int(DOUBT_SECONDS * 1000))
+        here = way._replace(leg=0)
+        self._requests.ask(relay.uplink.handle, request, now, lambda *_: None, path=here)
 
     def prepare(self, name: str, now: float) -> None:
         """Before a leg is used after a pause: make the own mapping known to the relay first."""

@@ -51,11 +51,12 @@ class Shift:
 
     def keep_warm(self, now: float) -> None:
         """One NAT keep-alive per spare socket, towards the home relay (or the coordinator)."""
-        server = self._server()
+        server = self.server()
         for socket in self._spare_sockets(server):
             server.warm(socket, now, lambda at: self._uplink(server, at))
 
-    def _server(self) -> Uplink:
+    def server(self) -> Uplink:
+        """Who is asked over spare links."""
         home = self._relays.by_name.get(self._relays.home_name)
         return home.uplink if home is not None and home.uplink.up else self._registration.uplink
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import zip_longest
+from typing import TYPE_CHECKING
 
 from ntmd.node.candidates import merge, own_candidates
 from ntmd.node.choice import best_way, key_of
@@ -23,14 +24,13 @@ from ntmd.proto.messages import CandidateField, CandidateUpdate, Probe
 from ntmd.proto.plane import TunnelActivity
 from ntmd.proto.timing import (
     DIRECT_IDLE,
-    DOUBT_SECONDS,
-    PATH_SET,
     REKEY_AFTER,
     REKEY_AFTER_RESPONDER,
-    SEEN_INTERVAL,
-    SILENCE_FLOOR,
 )
 from ntmd.proto.types import CandidateKind, Endpoint, Path
+
+if TYPE_CHECKING:
+    from ntmd.node.doubt import Doubt
 
 EXPLORE_PAIRS = 24
 PROOF_FRESH = 10.0  # a path proven this recently is not challenged again, seconds
@@ -57,6 +57,7 @@ class Steering:
         self._reflexive, self._learn, self.rescue = reflexive, learn, rescue
         self.proved: Callable[[Tunnel, Proof, float], None] = lambda *_: None
         self.carry: Callable[[Tunnel, Path, float], None]
+        self.doubts: Doubt
 
     # -------------------------------------------------------------- choosing
 
@@ -129,11 +130,11 @@ class Steering:
             now,
             lambda proof, at: self.on_proof(tunnel, proof, at),
             lost=lambda at: self._unproven(tunnel, path, at),
-            make=lambda nonce: Probe(nonce, spare=self._spare(tunnel, path)),
+            make=lambda nonce: Probe(nonce, spare=self.is_spare(tunnel, path)),
             purpose=purpose,
         )
 
-    def _spare(self, tunnel: Tunnel, path: Path) -> bool:
+    def is_spare(self, tunnel: Tunnel, path: Path) -> bool:
         """Whether the path leaves by another link than what carries."""
         primary = tunnel.paths.primary
         return primary is not None and not self._underlay.same_link(primary.socket, path.socket)
@@ -148,15 +149,11 @@ class Steering:
         if proof.answer.observed is not None and not path.relayed:
             self._learn(path.socket, proof.answer.observed, now)
         self.proved(tunnel, proof, now)
-        self._judge(tunnel, path, now)
+        if not self.doubts.proved(tunnel, proof, now):
+            self._judge(tunnel, path, now)
 
     def _judge(self, tunnel: Tunnel, path: Path, now: float) -> None:
         primary = tunnel.paths.primary
-        if tunnel.doubted is not None:
-            if path == primary or (not path.relayed or not tunnel.paths.proven):
-                tunnel.doubted = tunnel.unanswered = None
-                self._tunnels.switch(tunnel, (path,))
-            return
         if len(tunnel.paths.sending) > 1:
             return  # a move is being settled, by whoever began it
         key = self.key(tunnel)
@@ -241,16 +238,13 @@ class Steering:
         received = before is None or event.rx_packets > before.rx_packets
         if sent or received:
             tunnel.busy_at = now
-        heard = max(event.last_rx, tunnel.heard_at)
-        if tunnel.unanswered is not None and heard > tunnel.unanswered:
-            tunnel.unanswered = None
-        if sent and tunnel.unanswered is None and event.last_tx > heard:
-            tunnel.unanswered = now
         if sent:
             self._rekey_if_due(tunnel, now)
-        silence = tunnel.paths.silence(SILENCE_FLOOR) + SEEN_INTERVAL
-        if sent and tunnel.unanswered is not None and now - tunnel.unanswered > silence:
-            self.doubt(tunnel, now)
+        self.doubts.activity(tunnel, before, event, now)
+
+    def doubt(self, tunnel: Tunnel, now: float) -> None:
+        """A hint says that the primary may be dead."""
+        self.doubts.doubt(tunnel, now)
 
     def _rekey_if_due(self, tunnel: Tunnel, now: float) -> None:
         session = tunnel.session()
@@ -268,38 +262,6 @@ class Steering:
         self._common.engine.rekey(tunnel.handle, now)
         if tunnel.paths.primary is not None and tunnel.paths.primary.relayed:
             self.explore(tunnel, now)
-
-    def doubt(self, tunnel: Tunnel, now: float) -> None:
-        """The primary may be dead: challenge it and the others, and send on two ways."""
-        primary = tunnel.paths.primary
-        if primary is None or tunnel.doubted is not None or tunnel.handle is None:
-            return
-        tunnel.doubted = now
-        self._common.counters["path_doubted"] += 1
-        relay = self.relay_way(tunnel)
-        others = [p for p in tunnel.paths.proven if p != primary and self._usable(p)]
-        if relay is not None and relay != primary:
-            self._relays.renew(self._relays.name_of(relay), now)
-            others.insert(0, relay)
-        for path in (primary, *others[:PATH_SET]):
-            self.challenge(tunnel, path, now, "doubt")
-        if others:
-            self._tunnels.switch(tunnel, (primary, others[0]))
-        self._common.timers.set(
-            ("doubt", tunnel.number),
-            now + DOUBT_SECONDS,
-            lambda at: self._doubt_over(tunnel, at),
-        )
-
-    def _doubt_over(self, tunnel: Tunnel, now: float) -> None:
-        """Nothing answered in time: back to one way, the relay's if there is one."""
-        if tunnel.doubted is None:
-            return
-        primary = tunnel.paths.primary
-        if primary is not None and not primary.relayed:
-            tunnel.paths.disprove(primary)
-        self.settle(tunnel, now)
-        self.rescue(tunnel, now)
 
     # -------------------------------------------------------------- falling asleep
 
@@ -323,8 +285,9 @@ class Steering:
 
     def forget(self, tunnel: Tunnel) -> None:
         """The association ended."""
-        for name in ("idle", "doubt", "candidates", "follow"):
+        for name in ("idle", "candidates", "follow"):
             self._common.timers.cancel((name, tunnel.number))
+        self.doubts.forget(tunnel)
         if tunnel.handle is not None:
             self._prober.cancel(tunnel.handle)
 

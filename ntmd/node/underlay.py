@@ -20,7 +20,11 @@ from ntmd.proto.types import Endpoint, Path, path_id
 REOPEN = 0.5  # a socket that could not be opened is tried again this much later, seconds
 MAX_SOCKETS = 8
 PAST_SOCKETS = 32  # closed sockets whose interface the journal can still name
-DEPRECATED, NO_GATEWAY = 500, 1000  # added to the rank of a socket that is a makeshift
+DEPRECATED, NO_GATEWAY, SILENT = (
+    500,
+    1000,
+    4000,
+)  # added to the rank of a socket that is a makeshift
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,7 @@ class Underlay:
         self._numbers = itertools.count(1)
         self._interfaces: tuple[UnderlayInterface, ...] = ()
         self._past: dict[int, OwnSocket] = {}
+        self._silent: dict[int, None] = {}
         self.sockets: dict[int, OwnSocket] = {}
         self.streams = Streams(common, self._numbers)
         self.changed_at = 0.0
@@ -127,6 +132,7 @@ class Underlay:
         socket = self.sockets.pop(number, None)
         if socket is None:
             return
+        self._silent.pop(number, None)
         self._common.emit(CloseSocket(number))
         self._keep_past(socket)
 
@@ -231,7 +237,7 @@ class Underlay:
             for s in self.sockets.values()
             if s.local is not None and family in (None, s.network.family)
         ]
-        return sorted(found, key=lambda s: (s.rank, s.number))
+        return sorted(found, key=lambda s: (self.rank(s.number), s.number))
 
     def is_open(self, number: int) -> bool:
         """Whether the own socket may be sent on."""
@@ -249,11 +255,23 @@ class Underlay:
     def rank(self, number: int) -> int:
         """Preference of a socket, smaller is better."""
         socket = self.find(number)
-        return socket.rank if socket is not None else 1 << 20
+        if socket is None:
+            return 1 << 20
+        return socket.rank + (SILENT if number in self._silent else 0)
+
+    def set_silent(self, number: int, silent: bool) -> bool:
+        """A link fell silent, or answers again; False if that changes nothing."""
+        if number not in self.sockets or silent == (number in self._silent):
+            return False
+        if silent:
+            self._silent[number] = None
+        else:
+            del self._silent[number]
+        return True
 
     def same_link(self, one: int, other: int) -> bool:
         """Whether two own sockets are on one interface and address generation."""
-        a, b = self.sockets.get(one), self.sockets.get(other)
+        a, b = self.find(one), self.find(other)
         if a is None or b is None:
             return one == other
         return a.network.index == b.network.index and a.deprecated == b.deprecated

@@ -15,12 +15,13 @@ from ntmd.node.probing import Prober, Proof
 from ntmd.node.race import Race
 from ntmd.node.underlay import Underlay
 from ntmd.proto.events import CallFailed, Established
-from ntmd.proto.timing import STANDBY_FRESH
+from ntmd.proto.timing import DOUBT_LADDER, STANDBY_FRESH
 from ntmd.proto.types import Endpoint, Path, Peer
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Waits between calls to a server that does not answer, seconds."""
 REKEY_AFTER_MOVE = 2.0  # a move is settled by then, seconds
+UNEASY = 0.5  # a keep-alive unanswered for this long (six copies) makes the link suspect, seconds
 REKEY_PAUSE = 10.0  # at most one rekey for moves in this time, seconds
 
 
@@ -75,8 +76,10 @@ class Uplink:
         self.rtt: float | None = None
         self.last_heard: float | None = None
         self.observed: dict[int, Endpoint] = {}
+        self.observed_at: dict[int, float] = {}
         self.spares: dict[int, Spare] = {}
         self.race = Race(self, common, underlay, prober)
+        self.uneasy: Callable[[int, float], None] = lambda *_: None
 
     @property
     def up(self) -> bool:
@@ -156,16 +159,28 @@ class Uplink:
 
     def saw(self, socket: int, observed: Endpoint | None, now: float) -> bool:
         """The server told which source it saw; True if that differs from before."""
+        if observed is not None:
+            self.observed_at[socket] = now
         if observed is None or self.observed.get(socket) == observed:
             return False
         self.observed[socket] = observed
         self._seen(now)
         return True
 
+    def ask(self, now: float) -> None:
+        """Ask for a sign of life in quick succession; what comes of it, others watch."""
+        handle, path = self.handle, self.path
+        if not self.up or handle is None or path is None or self._prober.under_way(handle, path):
+            return
+        self._prober.start(
+            handle, path, now, self._answered, ladder=DOUBT_LADDER, purpose="standby"
+        )
+
     def challenge(self, now: float, done: Callable[[bool, float], None]) -> None:
         """Keep-alive: ``done(mapping unchanged, now)`` once answered; silence is handled here."""
         if not self.up or self.handle is None or self.path is None:
             return
+        handle, path = self.handle, self.path
 
         def won(proof: Proof, at: float) -> None:
             self._answered(proof, at)
@@ -175,7 +190,13 @@ class Uplink:
                 self.announce_again(at)  # pings move nothing (rule C7): say where we are now
             done(not changed, at)
 
-        self._prober.start(self.handle, self.path, now, won, lost=self.silent, purpose="keepalive")
+        self._prober.start(handle, path, now, won, lost=self.silent, purpose="keepalive")
+
+        def unanswered(at: float) -> None:
+            if self.path == path and self._prober.under_way(handle, path):
+                self.uneasy(path.socket, at)
+
+        self._common.timers.set(("uneasy", self.peer.key), now + UNEASY, unanswered)
         self.race.expect(now)
 
     def _answered(self, proof: Proof, now: float) -> None:
@@ -187,6 +208,7 @@ class Uplink:
         """Sockets came or went: move to the best way. True if the path changed."""
         for socket in [s for s in self.observed if not self._underlay.is_open(s)]:
             del self.observed[socket]
+            self.observed_at.pop(socket, None)
         for socket in [s for s in self.spares if not self._underlay.is_open(s)]:
             del self.spares[socket]
         ways = self._ways()

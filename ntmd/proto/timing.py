@@ -64,6 +64,13 @@ AMPLIFICATION = 3
 AMPLIFICATION_FLOOR = 8 * 1500
 IMPLICIT_MOVE_QUIET = 2.0  # no implicit move this soon after an explicit one
 REVERT_PAUSE = (10.0, 20.0, 40.0, 80.0, 160.0)
+DOUBT_LADDER = (0.03, 0.03, 0.04, 0.05, 0.05, 0.05, 0.1, 0.2, 0.4, 0.8)
+"""Waits between challenges of a path that fell silent: closer than LADDER, for each one that stays
+unanswered is evidence, and 20 % of loss each way takes eight of them."""
+LINK_LOSS_LEAST = 0.02  # loss that is always reckoned with when silence is weighed
+PATH_CHECK = 2.0  # the path that data leaves on is challenged when its last answer is this old
+LINK_RETRY = 2.0  # a silent link is asked again at this distance
+LINK_BACK = 6.0  # ... and is used again after answering for this long, doubling with each fall
 DOUBT_SECONDS = 2.0
 DOUBT_BYTES = 2_000_000  # that a node sends a second time, over all tunnels (N8)
 DOUBT_RECOVERY = 20.0

@@ -1,0 +1,373 @@
+"""Doubt: a path falls silent while data leaves, or does not answer when it is asked.
+
+Three steps, on evidence only. *Suspicion*: the silence is longer than usual; the path and every
+other way are challenged, nothing else changes. *Doubt*: it has lasted max(3 RTT, 200 ms); data
+leaves on two ways, on different links where there are two. *Verdict*: so much stays out that loss
+does not explain it (the chance is below e^-9), and another way answers. If the own link shows life,
+only this tunnel takes the other way; if it does not and another link does, the whole node moves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ntmd.node.common import Common
+from ntmd.node.links import Links
+from ntmd.node.path import RTT_UNKNOWN
+from ntmd.node.probing import Prober, Proof
+from ntmd.node.relays import Relays
+from ntmd.node.steering import Steering
+from ntmd.node.tunnels import Tunnel, Tunnels
+from ntmd.node.underlay import Underlay
+from ntmd.node.uplink import Uplink
+from ntmd.proto.messages import Probe, SeenCounters
+from ntmd.proto.plane import TunnelActivity
+from ntmd.proto.timing import (
+    ACTIVITY_INTERVAL,
+    DOUBT_LADDER,
+    DOUBT_SECONDS,
+    LINK_LOSS_LEAST,
+    PATH_CHECK,
+    PATH_SET,
+    SEEN_INTERVAL,
+    SILENCE_FLOOR,
+)
+from ntmd.proto.types import Path
+
+CERTAIN = 9.0  # nats: that so much was lost by chance has a probability below e^-9
+DENSE = 3  # packets per report from which on a flow counts as steady
+SUSPICIOUS = 0.4  # of the silence that makes a path doubtful
+LOOK_AGAIN = 1.0  # after a direct path gave way to the relay, seconds
+TICK = 0.05  # seconds between looks at a suspicion
+SMOOTH = 0.2  # weight of the newest report
+
+
+@dataclass(slots=True)
+class _Watch:
+    """What is watched of one tunnel. ``rate``: data per second from the peer while it was well;
+    ``loss``: share of datagrams lost, 0 to 1, the worse of the two directions."""
+
+    rate: float = 0.0
+    loss: float = 0.0
+    socket: int = 0  # of the own link in use ...
+    heard: float = 0.0  # ... and when the peer was last heard on it
+    told: tuple[int, int, int] = (0, 0, 0)  # slot, greatest, received of the last Seen
+    checked: float = -1e9
+    since: float | None = None  # of the suspicion
+    primary: Path | None = None
+    answered: dict[Path, float] = field(default_factory=dict)
+    links: dict[int, float] = field(default_factory=dict)  # other sockets on which a server answers
+
+
+class Doubt:
+    """Watches the paths in use."""
+
+    def __init__(
+        self,
+        common: Common,
+        underlay: Underlay,
+        prober: Prober,
+        relays: Relays,
+        tunnels: Tunnels,
+        steering: Steering,
+        links: Links,
+        server: Callable[[], Uplink],
+    ) -> None:
+        self._common, self._underlay, self._prober = common, underlay, prober
+        self._relays, self._tunnels, self._steering = relays, tunnels, steering
+        self._links, self._server = links, server
+        self._watched: dict[int, _Watch] = {}
+
+    def _watch(self, tunnel: Tunnel) -> _Watch:
+        return self._watched.setdefault(tunnel.number, _Watch())
+
+    def forget(self, tunnel: Tunnel) -> None:
+        """The association ended."""
+        self._watched.pop(tunnel.number, None)
+        for name in ("doubt", "suspect", "look"):
+            self._common.timers.cancel((name, tunnel.number))
+
+    # -------------------------------------------------------------- evidence
+
+    def activity(
+        self, tunnel: Tunnel, before: TunnelActivity | None, event: TunnelActivity, now: float
+    ) -> None:
+        """Running totals came in."""
+        self._links.carried(before, event, tunnel)
+        sent = event.tx_packets - (before.tx_packets if before else 0)
+        came = event.rx_packets - (before.rx_packets if before else 0)
+        watch, primary = self._watch(tunnel), tunnel.paths.primary
+        if primary is not None and primary.socket != watch.socket:
+            watch.socket, watch.heard, tunnel.unanswered = primary.socket, now, None
+        if (
+            came > 0
+            and primary is not None
+            and self._links.heard_since(primary.socket, watch.heard)
+        ):
+            watch.heard = min(event.last_rx, self._links.last(primary.socket))
+        heard = watch.heard
+        if watch.since is None and tunnel.unanswered is not None and heard > tunnel.unanswered:
+            tunnel.unanswered = None
+        if sent > 0 and tunnel.unanswered is None and event.last_tx > heard:
+            steady = sent >= DENSE
+            tunnel.unanswered = max(heard, now - ACTIVITY_INTERVAL) if steady else event.last_tx
+        outage = event.gap > 2 * ACTIVITY_INTERVAL  # what that ate says nothing of the path's loss
+        if came > 0 and before is not None and tunnel.unanswered is None and not outage:
+            self._learn(watch, came, event.lost - before.lost)
+        if sent > 0:
+            self._silence(tunnel, watch, now)
+            self._check(tunnel, watch, now)
+        elif came == 0 and watch.rate >= DENSE / ACTIVITY_INTERVAL and tunnel.paths.primary:
+            watch.rate = 0.0
+            self._ask_server(tunnel.paths.primary.socket, now)
+
+    def heard(self, tunnel: Tunnel, path: Path, now: float) -> None:
+        """A control frame of the peer came: a sign of life of the own link that it came on."""
+        primary = tunnel.paths.primary
+        if primary is not None and path.socket == primary.socket:
+            watch = self._watch(tunnel)
+            watch.heard = now
+            if watch.since is None:
+                tunnel.unanswered = None
+
+    def _learn(self, watch: _Watch, came: int, lost: int) -> None:
+        watch.rate += SMOOTH * (came / ACTIVITY_INTERVAL - watch.rate)
+        share = max(0, lost) / (max(0, lost) + came)
+        watch.loss += SMOOTH * (share - watch.loss)
+
+    def seen(self, tunnel: Tunnel, counters: SeenCounters) -> None:
+        """The peer says what arrived: how much is lost on the way there."""
+        watch = self._watch(tunnel)
+        total = sum(count for _, count in counters.received)
+        slot, greatest, received = watch.told
+        watch.told = (counters.slot, counters.greatest, total)
+        if slot == counters.slot and counters.greatest > greatest and total >= received:
+            share = 1 - min(1.0, (total - received) / (counters.greatest - greatest))
+            watch.loss += SMOOTH * (share - watch.loss)
+
+    def _owed(self, watch: _Watch) -> float:
+        """How long a healthy peer may say nothing: it reports once its data has paused (S15)."""
+        return 0.0 if watch.rate >= DENSE / ACTIVITY_INTERVAL else SEEN_INTERVAL
+
+    def _silence(self, tunnel: Tunnel, watch: _Watch, now: float) -> None:
+        if tunnel.unanswered is None:
+            return
+        silence = now - tunnel.unanswered - self._owed(watch)
+        limit = tunnel.paths.silence(SILENCE_FLOOR)
+        if silence >= limit * SUSPICIOUS:
+            self._suspect(tunnel, now)
+        if silence >= limit:
+            self.doubt(tunnel, now)
+
+    def _check(self, tunnel: Tunnel, watch: _Watch, now: float) -> None:
+        """Data from the peer proves its way here, not ours there: ask now and then (C6)."""
+        primary = tunnel.paths.primary
+        if primary is None or tunnel.doubted is not None or len(tunnel.paths.sending) > 1:
+            return
+        if now - max(tunnel.paths.proven_at(primary), watch.checked) < PATH_CHECK:
+            self._checked(tunnel, watch, primary, now)
+            return
+        watch.checked = now
+        self._steering.challenge(tunnel, primary, now, "check")
+
+    def _checked(self, tunnel: Tunnel, watch: _Watch, primary: Path, now: float) -> None:
+        if tunnel.paths.proven_at(primary) >= watch.checked:
+            return
+        late = now - watch.checked > tunnel.paths.silence(SILENCE_FLOOR)
+        if late and self._missing(tunnel, watch, primary, now, data=False) >= CERTAIN / 2:
+            self._suspect(tunnel, now)
+            self.doubt(tunnel, now)
+
+    def _missing(
+        self, tunnel: Tunnel, watch: _Watch, path: Path, now: float, *, data: bool = True
+    ) -> float:
+        """How unlikely it is, in nats, that all that stayed out on ``path`` was lost by chance."""
+        if tunnel.handle is None:
+            return 0.0
+        loss = min(max(watch.loss * 1.5, LINK_LOSS_LEAST), 0.5)
+        rtt = tunnel.paths.rtt(path) or RTT_UNKNOWN
+        due = now - 1.25 * rtt
+        probes = sum(at <= due for at in self._prober.copies(tunnel.handle, path))
+        nats = probes * -math.log(1 - (1 - loss) ** 2)
+        if data and tunnel.unanswered is not None:
+            nats += watch.rate * (now - tunnel.unanswered) * -math.log(loss)
+        return nats
+
+    # -------------------------------------------------------------- suspicion
+
+    def _suspect(self, tunnel: Tunnel, now: float) -> None:
+        watch, primary = self._watch(tunnel), tunnel.paths.primary
+        if primary is None or watch.since is not None or tunnel.handle is None:
+            return
+        watch.since, watch.primary = now, primary
+        watch.answered.clear()
+        watch.links.clear()
+        spares = self._relays.spare_ways(tunnel.peer.key, tunnel.home_relay, primary.socket)
+        if primary.relayed:
+            for way in spares[:1]:
+                self._relays.duplicate(way, now)
+        for path in (primary, *self._others(tunnel, primary, spares)):
+            self._ask(tunnel, path, now)
+        self._ask_server(primary.socket, now, watch)
+        self._tick(tunnel, now)
+
+    def _others(self, tunnel: Tunnel, primary: Path, spares: list[Path]) -> list[Path]:
+        relay = self._steering.relay_way(tunnel)
+        direct = [p for p in tunnel.paths.proven if self._underlay.is_open(p.socket)]
+        ways = [*spares[:2], *([relay] if relay is not None else []), *direct]
+        return [way for way in dict.fromkeys(ways) if way != primary][:PATH_SET]
+
+    def _ask(self, tunnel: Tunnel, path: Path, now: float) -> None:
+        assert tunnel.handle is not None
+        self._prober.cancel(tunnel.handle, purpose="check", keep=lambda p: p != path)
+        if self._prober.under_way(tunnel.handle, path):
+            return
+        self._prober.start(
+            tunnel.handle,
+            path,
+            now,
+            lambda proof, at: self._steering.on_proof(tunnel, proof, at),
+            make=lambda nonce: Probe(nonce, spare=self._steering.is_spare(tunnel, path)),
+            ladder=DOUBT_LADDER,
+            purpose="doubt",
+        )
+
+    def _ask_server(self, socket: int, now: float, watch: _Watch | None = None) -> None:
+        """Does a server answer on this link, and on the others?"""
+        server = self._server()
+        if server.path is not None and server.path.socket == socket:
+            server.ask(now)
+
+        def answers(other: int) -> Callable[[float], None]:
+            def note(at: float) -> None:
+                if watch is not None:
+                    watch.links[other] = at
+                elif not self._links.heard_since(socket, now):
+                    self._links.silent(socket, at)
+
+            return note
+
+        for other in self._links.others(socket):
+            server.warm(other, now, answers(other))
+
+    def _tick(self, tunnel: Tunnel, now: float) -> None:
+        watch = self._watch(tunnel)
+        if watch.since is None:
+            return
+        if tunnel.paths.primary != watch.primary or now - watch.since > DOUBT_SECONDS:
+            self._over(tunnel, watch)
+            return
+        wait = TICK
+        if tunnel.doubted is not None:
+            self._decide(tunnel, watch, now)
+        elif tunnel.unanswered is not None:
+            due = tunnel.unanswered + self._owed(watch) + tunnel.paths.silence(SILENCE_FLOOR)
+            if now >= due:
+                self.doubt(tunnel, now)
+            else:
+                wait = min(TICK, due - now)
+        if watch.since is not None:
+            self._common.timers.set(
+                ("suspect", tunnel.number), now + wait, lambda at: self._tick(tunnel, at)
+            )
+
+    def _over(self, tunnel: Tunnel, watch: _Watch) -> None:
+        watch.since = watch.primary = None
+        watch.answered.clear()
+        self._common.timers.cancel(("suspect", tunnel.number))
+        if tunnel.handle is not None:
+            self._prober.cancel(tunnel.handle, purpose="doubt")
+
+    # -------------------------------------------------------------- doubt
+
+    def doubt(self, tunnel: Tunnel, now: float) -> None:
+        """The primary may be dead: challenge it and the others, and send on two ways."""
+        primary = tunnel.paths.primary
+        if primary is None or tunnel.doubted is not None or tunnel.handle is None:
+            return
+        self._suspect(tunnel, now)
+        tunnel.doubted = now
+        self._common.counters["path_doubted"] += 1
+        watch = self._watch(tunnel)
+        spares = self._relays.spare_ways(tunnel.peer.key, tunnel.home_relay, primary.socket)
+        relay = self._steering.relay_way(tunnel)
+        if relay is not None and relay != primary:
+            self._relays.renew(self._relays.name_of(relay), now)
+        for way in spares[:1]:
+            self._relays.duplicate(way, now)
+        others = [*watch.answered, *self._others(tunnel, primary, spares)]
+        if others:
+            self._tunnels.switch(tunnel, (primary, others[0]))
+        self._common.timers.set(
+            ("doubt", tunnel.number), now + DOUBT_SECONDS, lambda at: self._ends(tunnel, at)
+        )
+        self._decide(tunnel, watch, now)
+
+    def proved(self, tunnel: Tunnel, proof: Proof, now: float) -> bool:
+        """A challenge was answered; True if a suspicion was what it was about."""
+        watch = self._watch(tunnel)
+        if watch.since is None and tunnel.doubted is None:
+            return False
+        if proof.path == tunnel.paths.primary:
+            tunnel.unanswered = None
+            self._over(tunnel, watch)
+            if tunnel.doubted is not None:
+                tunnel.doubted = None
+                self._tunnels.switch(tunnel, (proof.path,))
+            return True
+        watch.answered[proof.path] = now
+        if tunnel.doubted is not None and watch.since is not None:
+            self._decide(tunnel, watch, now)
+        return True
+
+    def _decide(self, tunnel: Tunnel, watch: _Watch, now: float) -> None:
+        primary = watch.primary
+        if primary is None or watch.since is None or primary != tunnel.paths.primary:
+            return
+        if self._missing(tunnel, watch, primary, now) < CERTAIN:
+            return
+        answered = [p for p in watch.answered if self._underlay.is_open(p.socket)]
+        if self._links.heard_since(primary.socket, watch.since):
+            if answered:
+                self._take(tunnel, watch, min(answered, key=self._steering.key(tunnel)), now)
+            return
+        elsewhere = [p for p in answered if p.socket != primary.socket]
+        if not elsewhere and not watch.links:
+            return
+        self._over(tunnel, watch)
+        self._links.silent(primary.socket, now)
+        if tunnel.paths.primary == primary and elsewhere:
+            self._take(tunnel, watch, elsewhere[0], now)
+
+    def _take(self, tunnel: Tunnel, watch: _Watch, path: Path, now: float) -> None:
+        """This tunnel goes another way; the own link is not to blame."""
+        primary = tunnel.paths.primary
+        self._over(tunnel, watch)
+        if primary is not None and not primary.relayed:
+            tunnel.paths.disprove(primary)
+        tunnel.doubted = tunnel.unanswered = None
+        self._common.timers.cancel(("doubt", tunnel.number))
+        self._steering.carry(tunnel, path, now)
+        self._tunnels.switch(tunnel, (path,))
+        if path.relayed:
+            self._common.timers.set(
+                ("look", tunnel.number), now + LOOK_AGAIN, lambda at: self._look(tunnel, at)
+            )
+
+    def _look(self, tunnel: Tunnel, now: float) -> None:
+        """The direct way broke: is there another one by now?"""
+        self._steering.say_candidates(tunnel, now)
+        self._steering.explore(tunnel, now)
+
+    def _ends(self, tunnel: Tunnel, now: float) -> None:
+        """Nothing answered in time: back to one way, the relay's if there is one."""
+        if tunnel.doubted is None:
+            return
+        self._over(tunnel, self._watch(tunnel))
+        primary = tunnel.paths.primary
+        if primary is not None and not primary.relayed:
+            tunnel.paths.disprove(primary)
+        self._steering.settle(tunnel, now)
+        self._steering.rescue(tunnel, now)
