@@ -31,7 +31,6 @@ from ntmd.node.why import Why
 from ntmd.proto.plane import PlaneStats
 from ntmd.proto.types import Endpoint, Peer
 
-
 SAME_TIME = 1.0  # of words this close together the coordinator's counts, seconds
 
 
@@ -44,6 +43,7 @@ class Parts:
         self._reach()
         self._carry()
         self._follow()
+        self._move()
         self._tell()
 
     def _reach(self) -> None:
@@ -107,7 +107,7 @@ class Parts:
         )
 
     def _follow(self) -> None:
-        """What answers names and follows moves."""
+        """What answers names and follows peers' moves."""
         common = self.common
         self.names = Names(common, self.tunnels, self.calls.want_name)
         self.calls.wire(self.directions, self.names, self.steering)
@@ -121,6 +121,10 @@ class Parts:
             self.journal,
         )
         self.steering.proved = self.follow.proved
+
+    def _move(self) -> None:
+        """What changes between own links."""
+        common = self.common
         self.announcer = Announcer(
             common,
             self.underlay,
