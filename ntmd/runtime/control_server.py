@@ -135,7 +135,8 @@ def _listen(path: Path, group: int | None) -> socket.socket:
             raise ControlError(
                 f"another program serves the control socket {path}.",
                 "Two cannot share one state directory.",
-                "Stop the other one first, or use another --state directory.",
+                "Stop the other one first, or use another directory (--state of ntmd, --data of"
+                " ntm-server).",
             )
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         path.unlink(missing_ok=True)

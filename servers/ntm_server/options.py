@@ -59,6 +59,12 @@ def _read_toml(context: click.Context, parameter: click.Parameter, value: str) -
         return data
     except PermissionError:
         return data  # commands that only use the socket need not read it
+    except NotADirectoryError:
+        raise Complaint(
+            f"{data} is not a directory.",
+            "Keys and database cannot be kept there.",
+            "Choose another directory with --data.",
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Complaint(
             f"{path} is not TOML: {error}.", "No setting was taken from it.", "Correct that line."

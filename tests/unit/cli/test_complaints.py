@@ -1,12 +1,10 @@
 """Every complaint of the command line, provoked: exit code, cause, next step, no traceback."""
 
-import json
 import os
 import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,56 +13,11 @@ import pytest
 
 from ntmd.nodefiles import NodeFiles
 from ntmd.proto.types import Endpoint
+from tests.unit.complaint_table import LIMIT, ComplaintTable, small_disk, unprivileged
 from tests.unit.enrolled import enrolled
 
-TABLE = {
-    entry["id"]: entry
-    for entry in json.loads((Path(__file__).parent / "complaints.json").read_text())
-}
-NTMD = [
-    sys.executable,
-    "-c",
-    "import sys; from ntmd.cli.main import run; sys.exit(run(sys.argv[1:]))",
-]
-PROVOKED: set[str] = set()
-LIMIT = 10.0
-NOBODY = 65534
-
-
-def provokes(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Marks the test that provokes the complaint ``name`` of the table."""
-    assert name in TABLE
-    PROVOKED.add(name)
-    return lambda function: function
-
-
-def expect(name: str, *arguments: object, prefix: tuple[str, ...] = (), **env: str) -> None:
-    """Run ``ntmd`` with these arguments and compare with the table."""
-    entry = TABLE[name]
-    begin = time.monotonic()
-    done = subprocess.run(
-        [*prefix, *NTMD, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT + 5,
-        stdin=subprocess.DEVNULL,
-        env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **env},
-        check=False,
-    )
-    assert time.monotonic() - begin < LIMIT
-    said = done.stderr
-    assert done.returncode == entry["exit_code"], said
-    assert entry["cause"] in said
-    assert entry["next"] in said
-    assert "Traceback" not in said + done.stdout
-
-
-def unprivileged(path: Path) -> tuple[str, ...]:
-    """Prefix that runs a command as nobody, who may look into ``path``."""
-    for directory in (path, *path.parents):
-        if directory.stat().st_uid == os.geteuid() and directory != Path("/"):
-            directory.chmod(directory.stat().st_mode | 0o055)
-    return ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+TABLE = ComplaintTable(Path(__file__).with_name("complaints.json"), "ntmd.cli.main")
+provokes, expect = TABLE.provokes, TABLE.expect
 
 
 @contextmanager
@@ -194,8 +147,7 @@ def test_a_state_directory_of_another_user(tmp_path: Path) -> None:
 @provokes("state-disk-full")
 @pytest.mark.e2e
 def test_a_full_disk(tmp_path: Path) -> None:
-    script = f'mount -t tmpfs -o size=4k,nr_inodes=3 none {tmp_path} && exec "$@"'
-    prefix = ("unshare", "--mount", "sh", "-c", script, "sh")
+    prefix = small_disk(tmp_path, "4k,nr_inodes=3")
     expect("state-disk-full", "up", "--state", tmp_path / "a" / "b", prefix=prefix)
 
 
@@ -364,16 +316,32 @@ def test_a_memory_that_was_bent(tmp_path: Path) -> None:
     expect("memory-damaged", "up", "--state", tmp_path, prefix=namespace())
 
 
+AHEAD = """
+import sys, time
+real, real_ns = time.time, time.time_ns
+time.time = lambda: real() + 86_400
+time.time_ns = lambda: real_ns() + 86_400 * 10**9
+from ntm_server.main import run
+sys.exit(run(sys.argv[1:]))
+"""
+
+
 @pytest.fixture(scope="module")
 def invite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
     """Makes invitations at a real account server on loopback."""
-    data = tmp_path_factory.mktemp("server")
+    program = str(Path(sys.executable).parent / "ntm-server")
+    with inviting(tmp_path_factory.mktemp("server"), program) as make:
+        yield make
+
+
+@contextmanager
+def inviting(data: Path, *program: str) -> Iterator[Callable[[], str]]:
+    """An account server, started by this command line."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    program = str(Path(sys.executable).parent / "ntm-server")
     server = subprocess.Popen(
-        [program, "all", "--data", str(data), "--domain", "home.test", "--listen", "127.0.0.1",
+        [*program, "all", "--data", str(data), "--domain", "home.test", "--listen", "127.0.0.1",
          "--https-port", str(port), "--udp-port", str(port - 9), "--dns-port", "0"],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
@@ -382,7 +350,7 @@ def invite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], st
 
     def make() -> str:
         done = subprocess.run(
-            [program, "invite", "--data", str(data)], check=True, capture_output=True, text=True
+            [*program, "invite", "--data", str(data)], check=True, capture_output=True, text=True
         )
         return done.stdout.strip()
 
@@ -423,5 +391,23 @@ def test_a_name_that_cannot_be(tmp_path: Path, invite: Callable[[], str]) -> Non
     join("name-impossible", tmp_path / "s", invite(), "my_laptop!")
 
 
+@provokes("clock-wrong")
+def test_a_clock_that_is_a_day_behind(tmp_path: Path) -> None:
+    """The server's clock is moved instead of this machine's."""
+    with inviting(tmp_path / "server", sys.executable, "-c", AHEAD) as make:
+        join("clock-wrong", tmp_path / "s", make())
+
+
+@provokes("disk-full-while-joining")
+@pytest.mark.e2e
+def test_a_disk_that_is_full_once_the_key_is_made(
+    tmp_path: Path, invite: Callable[[], str]
+) -> None:
+    (tmp_path / "s").mkdir()
+    arguments = ("--state", tmp_path / "s", "--join", invite(), "--name", "laptop")
+    prefix = small_disk(tmp_path / "s", "8k")
+    expect("disk-full-while-joining", "up", *arguments, prefix=prefix)
+
+
 def test_each_complaint_of_the_table_is_provoked() -> None:
-    assert set(TABLE) == PROVOKED
+    assert TABLE.complete()
