@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 
@@ -10,6 +13,7 @@ from ntmd.cli import show
 from ntmd.cli.options import common, connect
 from ntmd.cli.rehearse import rehearse
 from ntmd.cli.show import dump
+from ntmd.cli.watch import Watch
 from ntmd.runtime.complaints import Complaint, Exit
 from ntmd.runtime.control import ControlError
 
@@ -22,13 +26,27 @@ def add_reports(group: click.Group) -> None:
         group.add_command(command)
 
 
+@contextmanager
+def until_interrupted() -> Iterator[None]:
+    """Ctrl-C is how a command without an end is meant to end."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(err=True)
+
+
 @click.command()
 @common
 @click.option("--json", "as_json", is_flag=True, help="As JSON (schema 1).")
-@click.option("--watch", is_flag=True, help="Again at each change, at most once a second.")
+@click.option("--watch", is_flag=True, help="A quality line for each peer, every second.")
 @click.pass_context
 def status(context: click.Context, as_json: bool, watch: bool) -> None:
-    """Show how this node is: address, underlay, relays, peers and their paths, health."""
+    """Show how this node is: address, underlay, relays, peers and their paths, health.
+
+    With --watch: for each peer where its data goes and since when, round trip and loss, what is
+    warm and would take over, and the last move. In a terminal the lines are drawn anew in place;
+    otherwise a line is printed when it changes. With --json: one status object each second.
+    """
     try:
         client = connect(context)
     except ControlError as error:
@@ -38,51 +56,71 @@ def status(context: click.Context, as_json: bool, watch: bool) -> None:
             dump({"schema": 1, "version": __version__, "state": "down", "peers": []})
         raise
     with client:
-        arguments = {"watch": True} if watch else {}
-        wait = math.inf if watch else None
-        for answer in client.stream("status", arguments, wait):
-            if as_json:
-                dump(answer)
-            else:
-                if watch and context.find_root().params.get("color", True):
-                    click.clear()
-                click.echo(show.status(answer))
+        if watch:
+            view = Watch()
+            with until_interrupted():
+                for answer in client.stream("status", {"watch": True}, math.inf):
+                    dump(answer) if as_json else view.show(answer)
+        else:
+            answer = client.ask("status")
+            dump(answer) if as_json else click.echo(show.status(answer))
 
 
 @click.command()
 @common
 @click.argument("name")
 @click.option("-c", "count", type=click.IntRange(1), help="Stop after this many [for ever].")
-@click.option("-i", "interval", type=click.FloatRange(0.05, 3600), default=1.0, metavar="S")
+@click.option(
+    "-i",
+    "interval",
+    type=click.FloatRange(0.05, 3600),
+    metavar="S",
+    help="Seconds between two [1; with --until-direct 0.2].",
+)
 @click.option("--until-direct", is_flag=True, help="Stop at the first answer on a direct path.")
 @click.pass_context
 def ping(
-    context: click.Context, name: str, count: int | None, interval: float, until_direct: bool
+    context: click.Context,
+    name: str,
+    count: int | None,
+    interval: float | None,
+    until_direct: bool,
 ) -> None:
     """Ask NAME for a sign of life inside the tunnel, and show the way each answer took.
 
-    Exit code 4 if nothing was answered.
+    A change of the way, such as from relay to direct, is a line of its own.
+
+    Exit code 4 if nothing was answered, 1 if no answer came directly although --until-direct.
     """
+    pause = interval or (0.2 if until_direct else 1.0)
     arguments = {
         "name": name,
         "count": count or 0,
-        "interval": interval,
+        "interval": pause,
         "until_direct": until_direct,
     }
-    answered = 0
-    with connect(context) as client:
-        try:
-            for answer in client.stream("ping", arguments, interval + WAY_WAIT):
-                click.echo(show.ping(name, answer))
-                answered += "time_ms" in answer and answer["time_ms"] is not None
-        except KeyboardInterrupt:
-            click.echo(err=True)
-    if not answered:
+    ways: list[str] = []
+    began = time.monotonic()
+    with connect(context) as client, until_interrupted():
+        for answer in client.stream("ping", arguments, pause + WAY_WAIT):
+            if answer.get("time_ms") is not None:
+                ways.append(show.ping_way(answer))
+                if len(ways) > 1 and ways[-1] != ways[-2]:
+                    since = time.monotonic() - began
+                    click.echo(f"{name}: {ways[-2]} -> {ways[-1]} after {since:.1f} s")
+            click.echo(show.ping(name, answer))
+    if not ways:
         raise Complaint(
             f"{name} did not answer.",
             "There is a way to it, but nothing came back in time.",
             f"`ntmd why {name}` says what is known of the path.",
             Exit.UNREACHABLE,
+        )
+    if until_direct and not ways[-1].startswith("direct"):
+        raise Complaint(
+            f"{name} is still reached over a relay.",
+            "It answers, but no direct way was found in this time.",
+            f"`ntmd why {name}` says why, and what would help.",
         )
 
 
@@ -116,7 +154,7 @@ def netcheck(context: click.Context, as_json: bool) -> None:
 @click.pass_context
 def handovers(context: click.Context, as_json: bool, follow: bool) -> None:
     """Show the journal of moves: cause, path before and after, gap and loss."""
-    with connect(context) as client:
+    with connect(context) as client, until_interrupted():
         wait = math.inf if follow else None
         for answer in client.stream("handovers", {"follow": follow}, wait):
             entries = answer.get("handovers", [answer]) if isinstance(answer, dict) else answer

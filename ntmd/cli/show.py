@@ -16,11 +16,56 @@ def dump(value: Any) -> None:
     click.echo(json.dumps(value, ensure_ascii=False))
 
 
+def headline(answer: Answer) -> str:
+    """Name, address and state of this node."""
+    node = answer.get("self") or {}
+    return f"{node.get('name') or DASH}  {node.get('address') or DASH}  {answer.get('state', DASH)}"
+
+
+def health(answer: Answer) -> list[str]:
+    """What is not as it should be."""
+    return [
+        f"{item.get('severity', 'note')}: {item.get('text', item.get('code'))}"
+        for item in answer.get("health") or []
+    ]
+
+
+def quality(peer: Answer, loss: float | None, move: Answer | None) -> str:
+    """One line: where data goes and since when, how well, what is warm, the last move."""
+    path = peer.get("path") or {}
+    since = peer.get("path_since_s")
+    where = way(path) + ("" if since is None else f" for {age(since)}")
+    lost = "no traffic" if loss is None else f"loss {loss:.1%}"
+    warm = ", ".join(_warm(each) for each in peer.get("warm") or []) or "nothing"
+    text = (
+        f"{peer.get('name', DASH)} {peer.get('state', DASH)}: {where}; {milliseconds(path)},"
+        f" {lost}; warm: {warm}"
+    )
+    if move is None:
+        return f"{text}; never moved"
+    gap = move.get("gap_ms")
+    shown = DASH if gap is None else f"{gap:.0f} ms"
+    return (
+        f"{text}; last move {_clock(move.get('at'))}: {move.get('cause', DASH)},"
+        f" gap {shown}, lost {_count(move.get('lost'))}"
+    )
+
+
+def _warm(path: Answer) -> str:
+    return f"{way(path)} via {path.get('interface')}" if path.get("kind") == "relay" else way(path)
+
+
+def _clock(at: Any) -> str:
+    """The time of day of an instant such as 2026-01-01T12:00:00.000Z."""
+    text = str(at or DASH)
+    return text.partition("T")[2].partition(".")[0] or text
+
+
 def status(answer: Answer) -> str:
     """The whole status on about a screen."""
     node = answer.get("self") or {}
     lines = [
-        f"{node.get('name') or DASH}  {node.get('address') or DASH}  {answer.get('state', DASH)}",
+        headline(answer),
         f"  interface {node.get('interface', DASH)}, MTU {node.get('mtu', DASH)}, "
         f"plane {node.get('plane', DASH)}, up {age(node.get('uptime_s'))}",
     ]
@@ -41,9 +86,7 @@ def status(answer: Answer) -> str:
     drops = {key: n for key, n in (answer.get("drops") or {}).items() if n}
     if drops:
         lines.append("dropped: " + ", ".join(f"{key} {n}" for key, n in sorted(drops.items())))
-    for item in answer.get("health") or []:
-        lines.append(f"{item.get('severity', 'note')}: {item.get('text', item.get('code'))}")
-    return "\n".join(lines)
+    return "\n".join(lines + health(answer))
 
 
 def _section(title: str, rows: list[str]) -> list[str]:
@@ -99,8 +142,12 @@ def ping(name: str, answer: Answer) -> str:
     number = answer.get("seq", DASH)
     if answer.get("time_ms") is None:
         return f"{name}: seq={number} {answer.get('error') or 'no answer'}"
-    via = answer.get("way") or answer.get("via") or way(answer.get("path") or answer)
-    return f"{name}: seq={number} {via} time={answer['time_ms']:.1f} ms"
+    return f"{name}: seq={number} {ping_way(answer)} time={answer['time_ms']:.1f} ms"
+
+
+def ping_way(answer: Answer) -> str:
+    """The way that a ping's answer took."""
+    return str(answer.get("way") or way(answer.get("path") or answer))
 
 
 def resolve(answer: Answer) -> str:

@@ -36,6 +36,7 @@ class Common:
     commands: list[Any] = field(default_factory=list)
     counters: Counter[str] = field(default_factory=Counter)
     stopping: bool = False
+    now: float = 0.0  # instant of the present input, boot-clock seconds
 
     def emit(self, command: Any) -> None:
         """Wish for something."""

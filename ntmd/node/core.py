@@ -103,6 +103,7 @@ class NodeCore(Parts):
 
     def handle(self, event: Any, now: float) -> None:
         """Take one thing that happened."""
+        self.common.now = now
         match event:
             case DatagramReceived():
                 self._datagram(event, now)
@@ -165,6 +166,7 @@ class NodeCore(Parts):
 
     def handle_deadline(self, now: float) -> None:
         """The instant returned by :meth:`deadline` has passed."""
+        self.common.now = now
         self.common.timers.run(now)
         engine_deadline = self.common.engine.deadline()
         if engine_deadline is not None and engine_deadline <= now:

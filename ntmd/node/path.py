@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ntmd.proto.timing import PATH_SET, PROMOTE_MARGIN, PROMOTE_RATIO
-from ntmd.proto.types import Path
+from ntmd.proto.types import Endpoint, Path
 
 RTT_UNKNOWN = 0.1  # assumed where nothing was measured yet, seconds
 TRIED_KEPT = 32  # paths of which is remembered when they were tried
@@ -39,7 +39,8 @@ class Tried:
 
 @dataclass(slots=True)
 class PathBook:
-    """``sending`` is what the plane uses: the primary, and while in doubt a second one.
+    """``sending`` is what the plane uses: the primary, and while in doubt a second one. The primary
+    leads where it does ``since`` that instant.
 
     ``ids`` are the peer's path ids (its own sockets, rule C7) as its control frames name them on
     each path, ``named`` is the one that it calls its primary, ``left`` those that work and are
@@ -49,6 +50,7 @@ class PathBook:
     proven: dict[Path, Proven] = field(default_factory=dict)
     sending: tuple[Path, ...] = ()
     relayed: dict[int, Proven] = field(default_factory=dict)  # the relay leg, by own socket
+    since: float = 0.0
     ids: dict[Path, int] = field(default_factory=dict)
     named: int = 0
     left: frozenset[int] = frozenset()
@@ -58,6 +60,13 @@ class PathBook:
     def primary(self) -> Path | None:
         """The path that carries."""
         return self.sending[0] if self.sending else None
+
+    def send_on(self, paths: tuple[Path, ...], now: float) -> None:
+        """Send on these from now on, the first being the primary."""
+        before, self.sending = self.primary, paths[:2]
+        after = self.primary
+        if _place(before) != _place(after):
+            self.since = now
 
     def prove(self, path: Path, rtt: float, now: float) -> None:
         """A challenge on ``path`` was answered; the least recently proven leaves a full set."""
@@ -168,6 +177,11 @@ class PathBook:
         """How long silence must last to mean something: max(3 RTT, floor)."""
         rtt = self.rtt(self.primary)
         return max(3 * (rtt if rtt is not None else RTT_UNKNOWN), floor)
+
+
+def _place(path: Path | None) -> tuple[int, Endpoint, bool] | None:
+    """Where a path leads: the id of its leg makes no difference."""
+    return None if path is None else (path.socket, path.remote, path.relayed)
 
 
 def _smooth(old: float, new: float) -> float:

@@ -159,7 +159,16 @@ class Status:
             "session_age_s": round(now - session.born, 1) if session else None,
             "cipher": CIPHERS[session.suite] if session else None,
             "psk": tunnel.psk_used or None,
+            "path_since_s": round(now - tunnel.paths.since, 1) if tunnel.paths.primary else None,
+            "warm": [self.path(tunnel, p) for p in self._warm(tunnel)],
+            "lost": activity.lost if activity else 0,
+            "duplicated": activity.duplicated if activity else 0,
         }
+
+    def _warm(self, tunnel: Tunnel) -> list[Path]:
+        """What could carry at once besides the primary: proven ways, and the relay leg."""
+        legs = [path for _, path in self._relays.ways_to(tunnel.peer.key, tunnel.home_relay)]
+        return [p for p in (*tunnel.paths.proven, *legs) if p != tunnel.paths.primary]
 
     def netcheck(self, now: float) -> dict[str, Any]:
         """``ntmd netcheck --json``."""

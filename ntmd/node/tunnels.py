@@ -221,7 +221,7 @@ class Tunnels:
     def switch(self, tunnel: Tunnel, paths: tuple[Path, ...]) -> None:
         """Send on ``paths`` from now on; control frames follow the first."""
         before = tunnel.paths.sending
-        tunnel.paths.sending = paths[:2]
+        tunnel.paths.send_on(paths, self._common.now)
         if tunnel.handle is not None and paths:
             self._common.engine.set_primary(tunnel.handle, paths[0], tunnel.move_seq)
         if tunnel.installed and before != tunnel.paths.sending:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ntmd.cli.main import run
+from ntmd.cli.watch import Watch
 from ntmd.runtime.control_server import ControlServer, Request
 
 STATUS: dict[str, Any] = {
@@ -88,6 +89,61 @@ def test_status_json_is_the_daemons_answer(
     assert json.loads(capsys.readouterr().out) == STATUS
 
 
+def watched(**changes: Any) -> dict[str, Any]:
+    peer = {**STATUS["peers"][0], "path_since_s": 61.0, "rx_packets": 100, "lost": 0,
+            "warm": [{"kind": "relay", "relay": "rs1.home.test", "interface": "wlan0"}],
+            **changes}  # fmt: skip
+    return {**STATUS, "peers": [peer]}
+
+
+LINE = (
+    "desk.home.test established: direct via wlan0 203.0.113.9:4330 for 1 min; rtt 8.7 ms,"
+    " no traffic; warm: relay rs1.home.test via wlan0; last move 00:00:00Z: link down wlan0,"
+    " gap 21 ms, lost 2"
+)
+
+
+def test_watch_prints_a_line_only_when_it_says_something_new(
+    serve: Callable[[Handler], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def handler(request: Request) -> None:
+        assert request.arguments == {"watch": True}
+        request.answer(watched(), last=False)
+        request.answer(watched(path_since_s=62.0, rx_packets=190, lost=10), last=False)
+        request.answer(watched(path={"kind": "relay", "relay": "rs1"}, warm=[], rx_packets=280))
+
+    serve(handler)
+    assert run(["status", "--watch", "--state", str(tmp_path)]) == 0
+    lines = [line.partition(" ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert lines[0].startswith("laptop.home.test  fd5e::1  up; warning: the clock is wrong")
+    assert lines[1] == LINE
+    assert "relay rs1 for 1 min; rtt -" in lines[2]
+    assert "warm: nothing" in lines[2]
+    assert len(lines) == 3
+
+
+def test_watch_in_a_terminal_draws_all_lines_each_time(capsys: pytest.CaptureFixture[str]) -> None:
+    view = Watch(terminal=True)
+    view.show(watched())
+    view.show(watched(rx_packets=190, lost=10))
+    text = capsys.readouterr().out
+    assert text.count("desk.home.test established") == 2
+    assert "loss 10.0%" in text
+    assert text.count("warning: the clock is wrong") == 2
+
+
+def test_watch_as_json_is_a_status_each_time(
+    serve: Callable[[Handler], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def handler(request: Request) -> None:
+        request.answer(STATUS, last=False)
+        request.answer(STATUS)
+
+    serve(handler)
+    assert run(["status", "--watch", "--json", "--state", str(tmp_path)]) == 0
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [STATUS] * 2
+
+
 @pytest.mark.parametrize("answer", [{"state": "joining"}, {"self": None, "peers": [{}]}, STATUS])
 def test_missing_fields_never_fail(
     serve: Callable[[Handler], None], tmp_path: Path, answer: dict[str, Any]
@@ -128,10 +184,27 @@ def test_ping_prints_each_answer_with_its_way(
     assert capsys.readouterr().out.splitlines() == [
         "desk.home.test: seq=1 relay rs1.home.test time=31.2 ms",
         "desk.home.test: seq=2 no answer",
+        "desk.home.test: relay rs1.home.test -> direct via eth0 203.0.113.7:4330 after 0.0 s",
         "desk.home.test: seq=3 direct via eth0 203.0.113.7:4330 time=8.0 ms",
     ]
     assert asked[0]["until_direct"] is True
     assert (asked[0]["count"], asked[0]["interval"]) == (3, 0.1)
+
+
+def test_ping_until_direct_that_stays_relayed_is_a_failure_that_says_more(
+    serve: Callable[[Handler], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def handler(request: Request) -> None:
+        asked.append(request.arguments["interval"])
+        request.answer({"seq": 1, "way": "relay rs1.home.test", "time_ms": 31.24})
+
+    serve(handler)
+    words = ["ping", "desk.home.test", "-c", "1", "--until-direct", "--state", str(tmp_path)]
+    assert run(words) == 1
+    assert "still reached over a relay" in capsys.readouterr().err
+    assert asked == [0.2]
 
 
 def test_ping_without_any_answer_is_exit_code_4(
