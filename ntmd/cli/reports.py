@@ -153,7 +153,11 @@ def netcheck(context: click.Context, as_json: bool) -> None:
 @click.option("--follow", is_flag=True, help="Stay, and show each move as it ends.")
 @click.pass_context
 def handovers(context: click.Context, as_json: bool, follow: bool) -> None:
-    """Show the journal of moves: cause, path before and after, gap and loss."""
+    """Show the journal of moves: cause, path before and after, gap and loss.
+
+    Both ends have the same entry under the same id. "in" is what this end noticed of the data that
+    came, "out" what the other end told of the data that left here.
+    """
     with connect(context) as client, until_interrupted():
         wait = math.inf if follow else None
         for answer in client.stream("handovers", {"follow": follow}, wait):
@@ -162,7 +166,7 @@ def handovers(context: click.Context, as_json: bool, follow: bool) -> None:
                 dump(entries)
                 continue
             for entry in entries:
-                dump(entry) if as_json else click.echo(show.handover(entry))
+                dump(entry) if as_json else click.echo(show.handover_in_full(entry))
 
 
 @click.command()

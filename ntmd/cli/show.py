@@ -182,6 +182,27 @@ def handover(entry: Answer) -> str:
     )
 
 
+def handover_in_full(entry: Answer) -> str:
+    """One move with all that both ends noticed."""
+    end = "this end" if entry.get("own") else "the peer"
+    lines = [
+        handover(entry),
+        f"  {entry.get('id', DASH)}: {end} moved; evidence: {entry.get('evidence') or DASH};"
+        f" decision: {entry.get('decision') or DASH}",
+        f"  first datagram out {_ms(entry.get('first_out_ms'))},"
+        f" in {_ms(entry.get('first_in_ms'))};"
+        f" gap in {_ms(entry.get('gap_in_ms'))}, out {_ms(entry.get('gap_out_ms'))};"
+        f" lost in {_count(entry.get('lost'))}, out {_count(entry.get('lost_out'))}",
+    ]
+    if entry.get("notes"):
+        lines.append(f"  noted: {', '.join(entry['notes'])}")
+    return "\n".join(lines)
+
+
+def _ms(value: Any) -> str:
+    return DASH if value is None else f"{value:.0f} ms"
+
+
 def rehearsal_phase(answer: Answer) -> str:
     """Progress of ``ntmd rehearse``; empty for its result."""
     link, peers = answer.get("interface", DASH), len(answer.get("peers") or [])

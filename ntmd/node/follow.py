@@ -84,6 +84,8 @@ class Follow:
             after=self._steering.describe(event.path),
             started=now,
             now=now,
+            evidence=f"sealed Move {move.seq} came {self._steering.describe(event.path)}",
+            decision="follow it there" if move.old_dead else "follow it; the old way still works",
         )
         self._journal.heard(tunnel, now)
         listed = self._directions.sift(move.candidates)
@@ -173,6 +175,9 @@ class Follow:
             after=self._steering.describe(new),
             started=now,
             now=now,
+            evidence=f"the newest sealed data came from {new.remote}, not from {primary.remote}",
+            decision="send to both until one of them answers",
+            told=False,
         )
         self._tunnels.switch(tunnel, (new, primary))
         following = _Following(new, primary, implicit=True)

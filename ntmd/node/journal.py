@@ -1,7 +1,9 @@
 """The journal of moves: evidence, decision, gap and loss of each, the same id on both ends.
 
 The id is association ‖ direction ‖ seq (rule C6): direction "i" for moves of the association's
-end with the smaller key, "r" for the other's. Figures come from the plane's running totals.
+end with the smaller key, "r" for the other's. An address that changed without the peer's word (a
+NAT's doing) is known to this end alone: its id has a number of its own behind an "x". Figures come
+from the plane's running totals; what the other end noticed comes in its MoveReport.
 """
 
 from __future__ import annotations
@@ -13,10 +15,12 @@ from typing import Any
 
 from ntmd.node.common import Common
 from ntmd.node.tunnels import Tunnel
+from ntmd.proto.messages import MoveReport
 from ntmd.proto.plane import TunnelActivity
 
 ENTRIES = 256
 WATCHED = 5.0  # activity this long after a move belongs to it, seconds
+REPORT_WITHIN = 1.5  # the other end's report comes in this time or is not waited for, seconds
 BEFORE = 1.0  # a hole may have begun this long before the move was noticed, seconds
 
 
@@ -40,6 +44,13 @@ class Handover:
     base_lost: int = 0
     base_duplicated: int = 0
     base_tx: int = 0
+    evidence: str = ""
+    decision: str = ""
+    own: bool = False
+    seq: int = 0
+    peers: MoveReport | None = None
+    finished: bool = False
+    said: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """The entry in the words of the contract of ``ntmd handovers --json``."""
@@ -57,6 +68,13 @@ class Handover:
             "lost": self.lost,
             "duplicated": self.duplicated,
             "notes": list(self.notes),
+            "own": self.own,
+            "evidence": self.evidence,
+            "decision": self.decision,
+            "gap_in_ms": round(self.gap * 1000, 1) if self.gap else None,
+            "gap_out_ms": self.peers.gap_ms or None if self.peers else None,
+            "lost_out": self.peers.lost if self.peers else None,
+            "duplicated_out": self.peers.duplicated if self.peers else None,
         }
 
     def _since(self, instant: float | None) -> float | None:
@@ -70,6 +88,7 @@ class Journal:
         self._common = common
         self.entries: list[Handover] = []
         self._open: dict[int, Handover] = {}
+        self._implicit = 0
         self.followers: list[Callable[[dict[str, Any]], None]] = []
 
     def begin(
@@ -83,19 +102,31 @@ class Journal:
         after: str,
         started: float,
         now: float,
+        evidence: str = "",
+        decision: str = "",
+        told: bool = True,
     ) -> Handover:
-        """A move of this tunnel began; one still being watched is finished first."""
-        self._finish(tunnel.number, now)
-        smaller = self._common.own_leaf().key < tunnel.peer.key
-        direction = "i" if smaller == own else "r"
+        """A move of this tunnel began; one still being watched is finished first.
+
+        ``told``: both ends know of it, so that each reports to the other what it noticed.
+        """
+        self._finish(tunnel, now)
+        number = self._id(tunnel, own, seq)
+        if not told:
+            self._implicit += 1
+            number += f"x{self._implicit}"
         entry = Handover(
-            f"{tunnel.association:016x}-{direction}-{seq}",
+            number,
             tunnel.peer.name,
             self._common.clock(started),
             started,
             cause,
             before,
             after,
+            evidence=evidence or cause,
+            decision=decision or f"carry on over {after}",
+            own=own,
+            seq=seq if told else 0,
         )
         activity = tunnel.activity
         if activity is not None:
@@ -105,9 +136,14 @@ class Journal:
         del self.entries[:-ENTRIES]
         self._open[tunnel.number] = entry
         self._common.timers.set(
-            ("journal", tunnel.number), now + WATCHED, lambda at: self._finish(tunnel.number, at)
+            ("journal", tunnel.number), now + WATCHED, lambda at: self._finish(tunnel, at)
         )
         return entry
+
+    def _id(self, tunnel: Tunnel, own: bool, seq: int) -> str:
+        smaller = self._common.own_leaf().key < tunnel.peer.key
+        direction = "i" if smaller == own else "r"
+        return f"{tunnel.association:016x}-{direction}-{seq}"
 
     def open_entry(self, tunnel: Tunnel) -> Handover | None:
         """The entry being watched for this tunnel."""
@@ -157,11 +193,40 @@ class Journal:
         """Holes that began long before the move are idleness, not the move's."""
         return entry.started - BEFORE
 
-    def _finish(self, number: int, now: float) -> None:
-        entry = self._open.pop(number, None)
-        self._common.timers.cancel(("journal", number))
+    def reported(self, tunnel: Tunnel, report: MoveReport, now: float) -> None:
+        """The other end tells what it noticed of a move; unknown ones are ignored."""
+        number = self._id(tunnel, not report.own, report.seq)
+        entry = next((e for e in reversed(self.entries) if e.id == number), None)
+        if entry is None or entry.peers is not None:
+            return
+        entry.peers = report
+        if entry.finished:
+            self._say(entry)
+
+    def _finish(self, tunnel: Tunnel, now: float) -> None:
+        """The move was watched long enough: report to the other end, and wait for its report."""
+        entry = self._open.pop(tunnel.number, None)
+        self._common.timers.cancel(("journal", tunnel.number))
         if entry is None:
             return
+        entry.finished = True
+        if entry.seq and tunnel.handle is not None and tunnel.live and not self._common.stopping:
+            gap = min(round(entry.gap * 1000), 0xFFFFFFFF)
+            report = MoveReport(entry.own, entry.seq, gap, entry.lost, entry.duplicated)
+            self._common.engine.tell(tunnel.handle, report, now)
+        if entry.peers is not None or not entry.seq:
+            self._say(entry)
+            return
+        self._common.timers.set(
+            ("journal report", entry.id), now + REPORT_WITHIN, lambda at: self._say(entry)
+        )
+
+    def _say(self, entry: Handover) -> None:
+        """Tell log and followers, once."""
+        if entry.said:
+            return
+        entry.said = True
+        self._common.timers.cancel(("journal report", entry.id))
         shown = entry.as_json()
         self._common.tell("info", "handover", **shown)
         for follower in self.followers:

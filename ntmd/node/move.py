@@ -165,6 +165,10 @@ class Moves:
             after=self._steering.describe(ways[0]),
             started=self._underlay.changed_at,
             now=now,
+            evidence=f"{self._cause[1]}, noticed {(now - self._underlay.changed_at) * 1000:.0f} ms"
+            " before",
+            decision=f"tell the peer on {len(ways)} ways, send on "
+            + " and ".join(self._steering.describe(way) for way in ways[:2]),
         )
         self._tunnels.switch(tunnel, tuple(ways[:2]))
         self._announcer.send(tunnel, ways, self._cause[0], True, now)

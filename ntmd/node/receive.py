@@ -35,6 +35,7 @@ from ntmd.proto.messages import (
     CandidateUpdate,
     Done,
     Move,
+    MoveReport,
     Probe,
     Reply,
     RouteDirection,
@@ -182,6 +183,8 @@ class Receive:
                 self._steering.doubts.seen(tunnel, message.counters)
             case Move():
                 self._follow.moved(tunnel, event, message, now)
+            case MoveReport():
+                self._journal.reported(tunnel, message, now)
             case CandidateUpdate():
                 if message.seq >= tunnel.peer_seq:
                     listed = self._directions.sift(message.candidates)

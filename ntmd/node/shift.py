@@ -120,6 +120,13 @@ class Shift:
         if stale:
             self._steering.say_candidates(tunnel, now)
 
+    def _answered(self, tunnel: Tunnel, path: Path, now: float) -> str:
+        """What is known of the way that is taken."""
+        proven = tunnel.paths.proven.get(path)
+        if proven is None:
+            return "the relay leg carries there"
+        return f"the new way answered {now - proven.at:.1f} s ago in {proven.rtt * 1000:.0f} ms"
+
     # -------------------------------------------------------------- one tunnel
 
     def to(self, tunnel: Tunnel, path: Path, now: float) -> None:
@@ -144,6 +151,8 @@ class Shift:
             after=self._steering.describe(path),
             started=now,
             now=now,
+            evidence=f"{self._cause[1]}; {self._answered(tunnel, path, now)}",
+            decision="change over at once, and listen on the old way too",
         )
         self._tunnels.switch(tunnel, (path,))
         relay = self._steering.relay_way(tunnel)

@@ -39,6 +39,7 @@ from ntmd.proto.session_messages import (
     Confirm,
     Done,
     Move,
+    MoveReport,
     Probe,
     Seen,
     Unsupported,
@@ -87,6 +88,7 @@ __all__ = [
     "Message",
     "Move",
     "MoveCause",
+    "MoveReport",
     "NatView",
     "Probe",
     "PskRef",
@@ -120,6 +122,7 @@ Message = (
     | CandidateUpdate
     | Close
     | Unsupported
+    | MoveReport
     | Done
     | Register
     | Registered

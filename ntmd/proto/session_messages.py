@@ -146,6 +146,19 @@ class Unsupported:
 
 
 @dataclass(frozen=True, slots=True)
+class MoveReport:
+    """What the sender noticed of a move, for the other end's journal. ``own``: the move was the
+    sender's. The longest hole in the data that came, ms; data lost and duplicated on the way."""
+
+    tag: ClassVar[int] = 19
+    own: bool
+    seq: U32
+    gap_ms: U32
+    lost: U32
+    duplicated: U32
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """A reply that carries only a status."""
 

@@ -123,6 +123,35 @@ def test_both_ends_write_the_same_entry_and_its_figures_are_those_of_the_wire() 
     assert mine["first_out_ms"] is not None
     assert mine["first_in_ms"] >= mine["first_out_ms"]
     assert mine["to"].startswith("direct via eth0")
+    assert "new address on eth0" in mine["evidence"]
+    assert "send on relay" in mine["decision"]
+    assert theirs["evidence"].startswith("sealed Move 1 came ")
+    assert (mine["own"], theirs["own"]) == (True, False)
+    assert theirs["gap_out_ms"] == round(mine["gap_in_ms"])
+    assert (theirs["lost_out"], theirs["duplicated_out"]) == (lost, mine["duplicated"])
+    assert (mine["lost_out"], mine["gap_out_ms"]) == (0, None), "the laptop sent nothing"
+
+
+def test_followers_hear_of_a_move_once_and_with_the_other_end_s_figures() -> None:
+    stage, laptop, desk = pair()
+    followed = desk.ask("handovers", follow=True)
+    stage.stream(desk, laptop, 300, STEP)
+    stage.run(1.0)
+    move(stage, laptop, PORT_RESTRICTED)
+    stage.run(9.0)
+    told = [answer.result["handovers"] for answer in followed]
+    assert [len(entries) for entries in told] == [0, 1]
+    assert told[1][0]["gap_out_ms"] > 0
+
+
+def test_a_peer_that_dies_within_the_move_is_not_waited_for() -> None:
+    stage, laptop, desk = pair()
+    followed = laptop.ask("handovers", follow=True)
+    move(stage, laptop, PORT_RESTRICTED)
+    stage.run(1.0)
+    desk.crash()
+    stage.run(9.0)
+    assert followed[-1].result["handovers"][0]["lost_out"] is None
 
 
 def test_an_idle_tunnel_follows_a_move_and_answers_its_peer_at_once() -> None:

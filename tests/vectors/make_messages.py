@@ -41,6 +41,7 @@ SAMPLES: dict[str, list[Any]] = {
     "CandidateUpdate": [15, 128, [[3, V6]]],
     "Close": [16, 255, 1],
     "Unsupported": [17, 70],
+    "MoveReport": [19, True, 65_536, 1_200, 127, 0],
     "Done": [18, 4_294_967_295, 6, 1500, "too many calls: warte 1,5 s – später"],
     "Register": [30, 1, CANDIDATES, NAT, 29, "rs1.home.test", 600],
     "Registered": [

@@ -227,6 +227,21 @@ def test_a_refusal_of_the_daemon_is_shown_with_its_exit_code(
     assert "Check the name." in capsys.readouterr().err
 
 
+def test_handovers_show_both_ends_of_a_move(
+    serve: Callable[[Handler], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = {**STATUS["handovers"][0], "own": True, "evidence": "link down wlan0, noticed",
+             "decision": "tell the peer on 3 ways", "first_out_ms": 1.2, "first_in_ms": 20.0,
+             "gap_in_ms": 21.0, "gap_out_ms": 40, "lost_out": 3, "notes": ["odd"]}  # fmt: skip
+    serve(lambda request: request.answer({"handovers": [entry, {}]}))
+    assert run(["handovers", "--state", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    for part in ("this end moved; evidence: link down wlan0, noticed; decision: tell the peer",
+                 "first datagram out 1 ms, in 20 ms; gap in 21 ms, out 40 ms; lost in 2, out 3",
+                 "noted: odd"):  # fmt: skip
+        assert part in text
+
+
 def test_handovers_follow_prints_one_line_each(
     serve: Callable[[Handler], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
