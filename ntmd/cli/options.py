@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 import click
 
 from ntmd.config import DNS_MODES, PLANES, Settings, load
+from ntmd.runtime.complaints import Complaint
 from ntmd.runtime.control import ControlClient
 
+COMPLETION_SECONDS = 0.5  # nobody waits longer behind the tabulator key
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -57,3 +59,25 @@ def start_command(chosen: Settings) -> str:
     """What to type to start this daemon."""
     state = "" if chosen.state == Settings().state else f" --state {chosen.state}"
     return f"ntmd{state} up"
+
+
+def _told(context: click.Context, *keys: str) -> list[str]:
+    """For completion: names and links that a running daemon tells of; nothing without one."""
+    try:
+        with ControlClient(settings(context).socket, timeout=COMPLETION_SECONDS) as client:
+            answer = client.ask("status")
+    except Complaint:
+        return []
+    part, key = keys
+    return sorted({str(item.get(key)) for item in answer.get(part) or [] if item.get(key)})
+
+
+def complete_peer(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Names of peers that begin so."""
+    return [name for name in _told(context, "peers", "name") if name.startswith(incomplete)]
+
+
+def complete_link(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Underlay interfaces that begin so."""
+    links = _told(context, "underlay", "interface")
+    return [name for name in links if name.startswith(incomplete)]

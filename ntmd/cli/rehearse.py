@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ntmd.cli import show
-from ntmd.cli.options import common, connect
+from ntmd.cli.options import common, complete_link, connect
 from ntmd.runtime.complaints import Complaint
 
 SLACK = 20.0  # seconds around the block: listening before, coming back after
@@ -24,7 +24,12 @@ def duration(_: click.Context, parameter: click.Parameter, value: str) -> float:
 
 @click.command()
 @common
-@click.option("--block", metavar="IFACE", help="The link to block [the one that carries now].")
+@click.option(
+    "--block",
+    metavar="IFACE",
+    shell_complete=complete_link,
+    help="The link to block [the one that carries now].",
+)
 @click.option(
     "--for", "seconds", callback=duration, default="5s", metavar="TIME", help="How long [5s]."
 )

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import click
 
 from ntmd.cli import show
-from ntmd.cli.options import common, connect
+from ntmd.cli.options import common, complete_peer, connect
 from ntmd.cli.rehearse import rehearse
 from ntmd.cli.show import dump
 from ntmd.cli.watch import Watch
@@ -68,7 +68,7 @@ def status(context: click.Context, as_json: bool, watch: bool) -> None:
 
 @click.command()
 @common
-@click.argument("name")
+@click.argument("name", shell_complete=complete_peer)
 @click.option("-c", "count", type=click.IntRange(1), help="Stop after this many [for ever].")
 @click.option(
     "-i",
@@ -126,7 +126,7 @@ def ping(
 
 @click.command()
 @common
-@click.argument("name")
+@click.argument("name", shell_complete=complete_peer)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.pass_context
 def resolve(context: click.Context, name: str, as_json: bool) -> None:
@@ -171,7 +171,7 @@ def handovers(context: click.Context, as_json: bool, follow: bool) -> None:
 
 @click.command()
 @common
-@click.argument("name")
+@click.argument("name", shell_complete=complete_peer)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.pass_context
 def why(context: click.Context, name: str, as_json: bool) -> None:

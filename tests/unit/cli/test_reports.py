@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.shell_completion import BashComplete
 
-from ntmd.cli.main import run
+from ntmd.cli.main import cli, run
 from ntmd.cli.watch import Watch
 from ntmd.runtime.control_server import ControlServer, Request
 
@@ -301,6 +302,36 @@ def test_completion_scripts_name_the_command(
 ) -> None:
     assert run(["completion", shell]) == 0
     assert "ntmd" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("ntmd why de", ["desk.home.test"]),
+        ("ntmd ping x", []),
+        ("ntmd rehearse --block w", ["wlan0"]),
+        ("ntmd reh", ["rehearse"]),
+    ],
+)
+def test_completion_knows_peers_links_and_commands(
+    serve: Callable[[Handler], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: str,
+    found: list[str],
+) -> None:
+    monkeypatch.setenv("NTMD_STATE", str(tmp_path))
+    serve(lambda request: request.answer(STATUS))
+    *before, last = words.split()[1:]
+    complete = BashComplete(cli, {}, "ntmd", "_NTMD_COMPLETE")
+    assert [item.value for item in complete.get_completions(before, last)] == found
+
+
+def test_completion_without_a_daemon_offers_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NTMD_STATE", str(tmp_path))
+    assert BashComplete(cli, {}, "ntmd", "_NTMD_COMPLETE").get_completions(["why"], "") == []
 
 
 def test_common_options_work_before_and_after_the_command(tmp_path: Path) -> None:
