@@ -93,6 +93,7 @@ class Daemon:
         self._stopping = False
         self._said_down = asyncio.Event()
         self._restart = False
+        self._unwritten: tuple[str, int] | None = None  # why the last write failed, since when
 
     async def run(self) -> None:
         """Serve until told to stop; raises PlaneDied, or what failed."""
@@ -125,7 +126,7 @@ class Daemon:
             random=os.urandom,
             now=now,
             wall_ms=wall_ms(),
-            persist=self._store.put,
+            persist=self._keep,
         )
         self._driver = Driver(core, self._execute, trace=self._trace)
         self._desk = Desk(self._driver.post, self._finish_answer)
@@ -201,7 +202,7 @@ class Daemon:
             case Resend() | ReleaseParked() | BlockInterface():
                 self._plane.send(command)
             case Store():
-                self._writer.submit(self._keep, command)
+                self._writer.submit(self._keep, command.key, command.value)
             case Tell():
                 core_log.tell(command.level, command.what, command.fields)
             case UserAnswered():
@@ -219,11 +220,19 @@ class Daemon:
             case _:
                 raise TypeError(f"nobody executes {command!r}")
 
-    def _keep(self, command: Store) -> None:
+    def _keep(self, key: str, value: bytes | None) -> None:
+        """Write one value. A full disk must not end tunnels: the node goes on, and says so.
+
+        The mark of initiation sequences that is not written either costs nothing unless this
+        machine also restarts and its clock is set back: then peers refuse its calls as old.
+        """
         try:
-            self._store.put(command.key, command.value)
+            self._store.put(key, value)
         except Complaint as complaint:
-            log.warning("cannot remember", key=command.key, why=complaint.what)
+            log.warning("cannot remember", key=key, why=complaint.what)
+            self._unwritten = self._unwritten or (complaint.what, wall_ms() // 1000)
+        else:
+            self._unwritten = None
 
     async def _configure(self, wish: ConfigureDevice) -> None:
         device = Device(
@@ -320,8 +329,18 @@ class Daemon:
             drops[key] = drops.get(key, 0) + count
         result["plane"] = stats.gauges
         result["dns"] = self._names.status()
-        result["health"] = [*result.get("health", ()), *self._names.health()]
+        result["health"] = [*result.get("health", ()), *self._names.health(), *self._storage()]
         return result
+
+    def _storage(self) -> list[dict[str, Any]]:
+        """For ``health``: what is learned cannot be written."""
+        if self._unwritten is None:
+            return []
+        what, since = self._unwritten
+        text = (
+            f"{what} Tunnels go on; what is learned now is lost at the next start. Free some space."
+        )
+        return [{"code": "storage", "severity": "error", "text": text, "since": since}]
 
     # ------------------------------------------------------------------ the end
 

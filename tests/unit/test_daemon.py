@@ -40,8 +40,11 @@ class Scripted:
     made: "Scripted"
     configures = True
 
-    def __init__(self, settings: Any, identity: Any, trust: Any, home: Any, stored: Any, **_: Any):
+    def __init__(
+        self, settings: Any, identity: Any, trust: Any, home: Any, stored: Any, **more: Any
+    ):
         self.stored = dict(stored)
+        self.persist = more["persist"]
         self.events: list[Any] = []
         self.wishes: list[Any] = [DEVICE] if self.configures else []
         Scripted.made = self
@@ -59,6 +62,10 @@ class Scripted:
                 self.wishes.append(StateChanged("down"))
             case UserAsked(token=token, what="status"):
                 self.wishes.append(UserAnswered(token, {"state": "up", "drops": {"x": 1}}))
+            case UserAsked(token=token, what="remember"):
+                self.wishes.append(Store("more", bytes(4096)))
+                self.persist("sequence", bytes(8))
+                self.wishes.append(UserAnswered(token, {}))
             case NameAsked(token=token):
                 self.wishes.append(NameAnswered(token, DEVICE.address))
 
@@ -201,6 +208,33 @@ def test_a_first_registration_that_never_ends_is_given_up_with_advice(
     assert reports[-1]["exit_code"] == 4
     assert "did not answer" in reports[-1]["complaint"]
     assert "Check that the server runs" in reports[-1]["complaint"]
+
+
+def test_a_disk_that_fills_up_ends_nothing_and_shows_in_health(
+    isolated: Isolated, tmp_path: Path
+) -> None:
+    async def health(settings: Settings) -> list[str]:
+        status = await ask(settings, "status")
+        return [item["text"] for item in status["health"] if item["code"] == "storage"]
+
+    async def tell(daemon: Daemon, settings: Settings) -> None:
+        await until(lambda: usable(daemon))
+        store = settings.state / "store"
+        sh(f"mount -t tmpfs -o size=4k,nr_inodes=1 none {store}")
+        await ask(settings, "remember")
+        async with asyncio.timeout(5):
+            while not await health(settings):
+                await asyncio.sleep(0.01)
+        [text] = await health(settings)
+        assert "disk is full" in text
+        assert "Tunnels go on" in text
+        sh(f"umount {store}")
+        await ask(settings, "remember")
+        async with asyncio.timeout(5):
+            while await health(settings):
+                await asyncio.sleep(0.01)
+
+    living(isolated, tmp_path, tell)
 
 
 def test_a_second_daemon_at_the_same_socket_is_refused(isolated: Isolated, tmp_path: Path) -> None:
