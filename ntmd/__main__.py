@@ -180,14 +180,14 @@ def forget(settings: Settings) -> dict[str, object]:
     from ntmd.membership import leave
 
     clean(settings)
-    return leave(NodeFiles(settings.state))
+    return leave(settings, NodeFiles(settings.state))
 
 
 def renewal(settings: Settings) -> dict[str, object]:
     """Fetch a new certificate into the state directory."""
     from ntmd.membership import fetch_renewal
 
-    return fetch_renewal(NodeFiles(settings.state))
+    return fetch_renewal(settings, NodeFiles(settings.state))
 
 
 HELPERS = {"clean": clean, "forget": forget, "renew": renewal}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ntmd.runtime.complaints import Complaint, Exit, file_complaint
+from ntmd.runtime.proxy import parse_proxy
 
 DEFAULT_STATE = Path("/var/lib/ntmd")
 DEFAULT_SOCKET = Path("/run/ntmd/ntmd.sock")
@@ -21,6 +22,7 @@ SYSTEM_FILE = Path("/etc/ntmd/ntmd.toml")
 FILE_NAME = "ntmd.toml"
 ENVIRONMENT = "NTMD_"
 PLANES = ("auto", "native", "python")
+INHERITED = ("proxy",)  # settings that no command line shows
 DNS_MODES = ("auto", "resolved", "file", "off")
 
 
@@ -58,6 +60,9 @@ class Settings:
     join: str = ""
     """Join URL for the first start; ignored once the node is enrolled."""
 
+    proxy: str = ""
+    """HTTP proxy for what leaves over TLS, http://[USER:PASSWORD@]HOST:PORT; none: no proxy."""
+
     @property
     def socket(self) -> Path:
         """Path of the control socket."""
@@ -69,11 +74,15 @@ class Settings:
         return self.state / "ntmd.log"
 
     def arguments(self) -> list[str]:
-        """The command line that gives exactly these settings to a daemon."""
+        """The command line that gives these settings to a daemon.
+
+        A proxy's password is nobody's business who lists processes: the daemon finds it by itself,
+        in the same files and environment.
+        """
         given = []
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if value not in (None, ""):
+            if value not in (None, "") and field.name not in INHERITED:
                 given.append(f"--{field.name}={value}")
         return given
 
@@ -89,6 +98,11 @@ def _port(text: Any) -> int:
     if not 0 <= port <= 65535:
         raise ValueError("a port is a number from 0 to 65535")
     return port
+
+
+def _proxy(text: Any) -> str:
+    parse_proxy(str(text))
+    return str(text)
 
 
 def _verbosity(text: Any) -> int:
@@ -126,7 +140,9 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "keylog": _path,
     "name": str,
     "join": str,
+    "proxy": _proxy,
 }
+PROXY_VARIABLES = ("https_proxy", "HTTPS_PROXY")  # curl(1): where NTMD_PROXY and files are silent
 
 
 def load(given: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
@@ -142,7 +158,11 @@ def load(given: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
     state = values.get("state") or system.get("state") or DEFAULT_STATE
     own = _file(state / FILE_NAME)
     own.pop("state", None)  # it says where it is itself
-    return Settings(**(system | own | values))
+    merged = system | own | values
+    if "proxy" not in merged:
+        found = next((environment[v] for v in PROXY_VARIABLES if environment.get(v)), "")
+        merged |= _read("the environment", {"proxy": found}) if found else {}
+    return Settings(**merged)
 
 
 def _file(path: Path) -> dict[str, Any]:

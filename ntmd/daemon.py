@@ -37,10 +37,12 @@ from ntmd.proto.plane import (
     DeviceFailed,
     InstallTunnel,
     OpenSocket,
+    OpenStream,
     ReleaseParked,
     RemoveTunnel,
     Resend,
     SocketFailed,
+    StreamSettings,
     SwitchPath,
 )
 from ntmd.proto.timing import CLOSE_COPIES
@@ -116,6 +118,7 @@ class Daemon:
         self.progress.step(f"interface {tun.name} is open{again}")
         self._plane = PlaneProcess(self._plane_event)
         self._plane.start(tun.descriptor, tun.vnet_header, None, MARK)
+        self._plane.send(StreamSettings(self._membership.ca, self.settings.proxy))
         now = boot_clock()
         core = NodeCore(
             self._node_settings(),
@@ -199,7 +202,7 @@ class Daemon:
                 if self._keylog is not None:
                     self._keylog.installed(command)
                 self._plane.send(command)
-            case Resend() | ReleaseParked() | BlockInterface():
+            case Resend() | ReleaseParked() | BlockInterface() | OpenStream():
                 self._plane.send(command)
             case Store():
                 self._writer.submit(self._keep, command.key, command.value)

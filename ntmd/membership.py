@@ -27,6 +27,7 @@ from ntmd.proto.records import Capability
 from ntmd.proto.types import Endpoint, Peer, Role
 from ntmd.runtime.complaints import Complaint
 from ntmd.runtime.enrolment import Enrolment
+from ntmd.runtime.proxy import parse_proxy
 from ntmd.runtime.statefiles import damaged, read_file, write_file
 
 RENEWAL_LIMIT = 30.0  # seconds that the helper process may take
@@ -77,6 +78,11 @@ class Membership:
         return self.enrolment.dc.endpoints if self.enrolment.dc else ()
 
     @property
+    def ca(self) -> bytes:
+        """The platform's CA (DER), the only root of TLS connections."""
+        return self.enrolment.ca
+
+    @property
     def fingerprint(self) -> str:
         """Names this identity, key and all, on what it makes in the kernel."""
         return sha256(b"ntm interface" + public_key(self.key) + self.name.encode()).hex()[:16]
@@ -99,7 +105,7 @@ class Membership:
         assert dc is not None
         leaf = certs.parse_leaf(dc.certificate)
         peer = Peer(Role.DC, dc.name, leaf.key)
-        return Home(self.domain, peer, dc.endpoints, dc.dc_sign, self.enrolment.domains)
+        return Home(self.domain, peer, dc.endpoints, dc.dc_sign, self.enrolment.domains, dc.tls)
 
 
 def capabilities() -> int:
@@ -140,12 +146,13 @@ def enrol(settings: Settings, files: NodeFiles, progress: Progress) -> None:
     key = files.key_or_new(os.urandom)
     progress.step(f"joining at {url.base}")
     try:
-        enrolment = account.enrol_node(settings.join, settings.name or None, key)
+        proxy = parse_proxy(settings.proxy)
+        enrolment = account.enrol_node(settings.join, settings.name or None, key, proxy)
     except account.AccountError as refused:
         if settings.name or refused.error not in NAME_WANTED:
             raise
         # the invitation leaves the name to us: take the host's
-        enrolment = account.enrol_node(settings.join, host_label(), key)
+        enrolment = account.enrol_node(settings.join, host_label(), key, proxy)
     write_file(files.enrolment_file, enrolment.to_json().encode())
     progress.step(f"joined as {enrolment.name}")
 
@@ -160,7 +167,7 @@ def host_label() -> str:
     return label[:63] or "node"
 
 
-def leave(files: NodeFiles) -> dict[str, object]:
+def leave(settings: Settings, files: NodeFiles) -> dict[str, object]:
     """Remove the node at the account server and delete its keys; the latter in any case."""
     if not files.enrolled():
         files.forget()
@@ -170,7 +177,7 @@ def leave(files: NodeFiles) -> dict[str, object]:
     membership = Membership.read(files)
     note = ""
     try:
-        account.leave(membership.enrolment, membership.key)
+        account.leave(membership.enrolment, membership.key, parse_proxy(settings.proxy))
     except Complaint as complaint:
         note = (
             f"the account server still lists {membership.name}: {complaint.what} "
@@ -180,12 +187,13 @@ def leave(files: NodeFiles) -> dict[str, object]:
     return {"name": membership.name, "note": note}
 
 
-def fetch_renewal(files: NodeFiles) -> dict[str, object]:
+def fetch_renewal(settings: Settings, files: NodeFiles) -> dict[str, object]:
     """In a process of its own: renew over HTTPS and keep the result."""
     from ntmd.runtime import account
 
     membership = Membership.read(files)
-    renewed = account.renew_node(membership.enrolment, membership.key)
+    proxy = parse_proxy(settings.proxy)
+    renewed = account.renew_node(membership.enrolment, membership.key, proxy)
     write_file(files.enrolment_file, renewed.to_json().encode())
     return {"renewed": True}
 

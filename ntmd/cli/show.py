@@ -100,7 +100,8 @@ def _coordinator(item: Answer) -> list[str]:
     seen = item.get("last_seen_s")
     heard = "not heard yet" if seen is None else f"last heard {age(seen)} ago"
     return [
-        f"coordinator: {item.get('domain', DASH)} at {item.get('endpoint', DASH)} {reach}, {heard}"
+        f"coordinator: {item.get('domain', DASH)} at {item.get('endpoint', DASH)}"
+        f"{_over(item)} {reach}, {heard}"
     ]
 
 
@@ -109,12 +110,14 @@ def _underlay(item: Answer) -> str:
         f"{item.get('interface', DASH)} {item.get('address', DASH)} seen as "
         f"{item.get('reflexive') or DASH}, mapping {item.get('mapping', 'unknown')}, "
         f"filtering {item.get('filtering', 'unknown')}"
+        + (", UDP blocked" if item.get("udp") == "blocked" else "")
         + ("" if item.get("usable", True) else " (not usable)")
     )
 
 
 def _relay(item: Answer) -> str:
-    return f"{item.get('name', DASH)} {item.get('endpoint', DASH)} {milliseconds(item)}"
+    where = f"{item.get('endpoint', DASH)}{_over(item)}"
+    return f"{item.get('name', DASH)} {where} {milliseconds(item)}"
 
 
 def _peer(item: Answer) -> list[str]:
@@ -133,8 +136,12 @@ def way(path: Answer) -> str:
     if kind == "direct":
         return f"direct via {path.get('interface', DASH)} {path.get('remote', DASH)}"
     if kind == "relay":
-        return f"relay {path.get('relay') or DASH}"
+        return f"relay {path.get('relay') or DASH}{_over(path)}"
     return "no path"
+
+
+def _over(item: Answer) -> str:
+    return " over TLS" if item.get("transport") == "tls" else ""
 
 
 def ping(name: str, answer: Answer) -> str:

@@ -111,6 +111,7 @@ def main() -> None:
     """Run on the socket whose descriptor is the only argument."""
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)  # the daemon decides when to end
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # carriers of TLS end by themselves
     gc.set_threshold(50_000, 20, 100)
     control = socket.socket(fileno=int(sys.argv[1]))
     try:

@@ -18,6 +18,7 @@ from typing import Any
 
 from ntmd.dataplane.blocking import Blocks
 from ntmd.dataplane.packets import TCP, UDP, VNET_SIZE
+from ntmd.dataplane.stream import StreamEnded, StreamUnderlay
 from ntmd.dataplane.switchboard import Switchboard
 from ntmd.dataplane.underlay import ANCILLARY, Underlay, most_segments, segment_size
 from ntmd.proto.io import DatagramReceived, SendDatagram, SendFailed
@@ -26,9 +27,11 @@ from ntmd.proto.plane import (
     CloseSocket,
     DeviceFailed,
     OpenSocket,
+    OpenStream,
     PlanePath,
     SocketFailed,
     SocketOpened,
+    StreamSettings,
 )
 from ntmd.proto.types import Endpoint, Path
 
@@ -89,8 +92,9 @@ class ReferencePlane:
         self._before = start  # of a packet read from a TUN without virtio header
         self._buffer = memoryview(bytearray(RECEIVE_SIZE))
         self._receive_into = [self._buffer]
-        self._sockets: dict[int, Underlay] = {}
-        self._by_descriptor: dict[int, Underlay] = {}
+        self._sockets: dict[int, Underlay | StreamUnderlay] = {}
+        self._by_descriptor: dict[int, Underlay | StreamUnderlay] = {}
+        self._streams = StreamSettings(b"")
         self._blocks = Blocks()
         self._errors: Counter[int] = Counter()
         self._failed: dict[Path, float] = {}
@@ -115,7 +119,11 @@ class ReferencePlane:
             if descriptor == self._tun:
                 self._drain_tun(now, mask)
             elif descriptor in self._by_descriptor:
-                self._drain_socket(self._by_descriptor[descriptor], now)
+                own = self._by_descriptor[descriptor]
+                if isinstance(own, StreamUnderlay):
+                    self._drain_stream(own, now)
+                else:
+                    self._drain_socket(own, now)
             else:
                 others.append(descriptor)
         if now >= self._look_at:
@@ -149,12 +157,15 @@ class ReferencePlane:
         match command:
             case SendDatagram(data=data, path=path):
                 self._transmit(memoryview(data), len(data), path)
-            case OpenSocket():
+            case OpenSocket() | OpenStream():
                 self._open(command)
+            case StreamSettings():
+                self._streams = command
             case CloseSocket(socket=number):
                 self._close(number)
             case BlockInterface(interface=name, seconds=seconds):
                 self._blocks.block(name, seconds, self._sockets.values(), boot_clock())
+                self._cut_streams()
             case _:
                 self._board.apply(command, boot_clock())
 
@@ -175,10 +186,14 @@ class ReferencePlane:
         self.epoll.close()
         os.close(self._tun)
 
-    def _open(self, wish: OpenSocket) -> None:
+    def _open(self, wish: OpenSocket | OpenStream) -> None:
         self._close(wish.socket)
+        underlay: Underlay | StreamUnderlay
         try:
-            underlay = Underlay(wish, self._mark)
+            if isinstance(wish, OpenStream):
+                underlay = StreamUnderlay(wish, self._streams, self._mark)
+            else:
+                underlay = Underlay(wish, self._mark)
         except OSError as error:
             text = error.strerror or str(error)
             self._events.append(SocketFailed(wish.socket, error.errno or 0, text))
@@ -187,7 +202,17 @@ class ReferencePlane:
         self._sockets[wish.socket] = underlay
         self._by_descriptor[underlay.socket.fileno()] = underlay
         self.epoll.register(underlay.socket, select.EPOLLIN)
-        self._events.append(SocketOpened(wish.socket, underlay.local))
+        if underlay.local is not None:
+            self._events.append(SocketOpened(wish.socket, underlay.local))
+        self._cut_streams()
+
+    def _cut_streams(self) -> None:
+        """End the TLS connections of a blocked interface: their kernel end would go on speaking."""
+        for own in list(self._sockets.values()):
+            if own.blocked and isinstance(own, StreamUnderlay):
+                self._close(own.number)
+                failed = SocketFailed(own.number, errno.ENETDOWN, "the interface is blocked")
+                self._events.append(failed)
 
     def _close(self, number: int) -> None:
         underlay = self._sockets.pop(number, None)
@@ -270,6 +295,26 @@ class ReferencePlane:
         except OSError as error:
             self._board.runs.close()
             self._socket_error(underlay, error)
+        self.work["receives"] += count
+
+    def _drain_stream(self, stream: StreamUnderlay, now: float) -> None:
+        """Take all that has arrived over a TLS connection."""
+        buffer, remote, count = self._buffer, stream.remote, 0
+        try:
+            for _ in range(READS):
+                length, size = stream.receive(buffer)
+                count += 1
+                if size:
+                    source = (stream.number, remote.host, remote.port)
+                    self._board.inbound.datagrams(buffer, length, size, source, now)
+                elif stream.local is not None:
+                    self._events.append(SocketOpened(stream.number, stream.local))
+        except BlockingIOError:
+            pass
+        except StreamEnded as ended:
+            self._close(stream.number)
+            self._events.append(SocketFailed(stream.number, errno.ECONNABORTED, str(ended)))
+        self._board.runs.close()
         self.work["receives"] += count
 
     def _socket_error(self, underlay: Underlay, error: OSError) -> None:

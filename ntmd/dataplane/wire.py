@@ -77,6 +77,8 @@ CLASSES: tuple[type[Any], ...] = (
     plane.TunnelActivity,
     plane.CounterNearLimit,
     plane.DeviceFailed,
+    plane.StreamSettings,
+    plane.OpenStream,
 )
 NUMBERS = {each: number for number, each in enumerate(CLASSES)}
 

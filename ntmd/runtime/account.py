@@ -21,7 +21,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ntmd.proto import certs
+from ntmd.proto import certs, tlskeys
 from ntmd.proto.crypto import ed25519_public, ed25519_sign, public_key, sha256
 from ntmd.proto.errors import ProtocolError
 from ntmd.proto.timing import CLOCK_COMPLAINT
@@ -36,12 +36,14 @@ from ntmd.runtime.enrolment import (
     encode,
 )
 from ntmd.runtime.eyeballs import interleaved, race
+from ntmd.runtime.proxy import Proxy
 
 if TYPE_CHECKING:
     import ssl
     from http.client import HTTPSConnection
 
 CONNECT_TIMEOUT = 5.0  # seconds
+HTTPS = 443
 ANSWER_MAX = 8 << 20
 MOST_HOSTS = 8
 FRAGMENT = re.compile(
@@ -93,6 +95,19 @@ def base_of(host: str, port: int) -> str:
     return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
 
 
+@dataclass(frozen=True, slots=True)
+class ServerTls:
+    """Where a server listens for TLS, and its P-256 key if it needs a certificate (rule S12)."""
+
+    endpoints: tuple[Endpoint, ...] = ()
+    key: bytes = b""
+
+    def asked(self) -> dict[str, Any]:
+        """As members of a request."""
+        asked: dict[str, Any] = {"tls": [str(endpoint) for endpoint in self.endpoints]}
+        return asked | ({"tls_key": encode(tlskeys.public_of(self.key))} if self.key else {})
+
+
 def parse_join_url(text: str) -> JoinUrl:
     """The join URL in ``text``; AccountError (exit code 2) if it is none."""
     try:
@@ -123,14 +138,16 @@ def _bad_url() -> AccountError:
 # ------------------------------------------------------------------ what callers want
 
 
-def enrol_node(join_url: str, name: str | None, private_key: bytes) -> Enrolment:
+def enrol_node(
+    join_url: str, name: str | None, private_key: bytes, proxy: Proxy | None = None
+) -> Enrolment:
     """Join a platform with the node's X25519 ``private_key`` (32 bytes).
 
     ``name`` is a label, a full name, or None if the invitation fixes one. AccountError otherwise.
     """
     url = _with_token(join_url)
     asked = {"token": url.token, "name": name or "", "key": encode(public_key(private_key))}
-    return _enrolment(_reach(url), "enrol", asked, private_key)
+    return _enrolment(_reach(url, proxy), "enrol", asked, private_key)
 
 
 def enrol_server(
@@ -140,6 +157,7 @@ def enrol_server(
     endpoints: Sequence[Endpoint],
     private_key: bytes,
     sign_key: bytes = b"",
+    tls: ServerTls | None = None,
 ) -> Enrolment:
     """Enrol a server: ``role`` "dc" (with its Ed25519 ``sign_key``) or "rs" of ``domain``."""
     url = _with_token(join_url)
@@ -152,28 +170,34 @@ def enrol_server(
     }
     if sign_key:
         asked["sign_key"] = encode(ed25519_public(sign_key))
-    return _enrolment(_reach(url), "servers/enrol", asked, private_key, sign_key)
+    asked |= tls.asked() if tls is not None else {}
+    return _enrolment(_reach(url), "servers/enrol", asked, private_key, sign_key, tls)
 
 
-def renew_node(state: Enrolment, private_key: bytes) -> Enrolment:
+def renew_node(state: Enrolment, private_key: bytes, proxy: Proxy | None = None) -> Enrolment:
     """A fresh certificate for the same key and name; works with an expired one too."""
-    return _enrolment(_known(state), "renew", _presented(state), private_key)
+    return _enrolment(_known(state, proxy), "renew", _presented(state), private_key)
 
 
 def renew_server(
-    state: Enrolment, private_key: bytes, sign_key: bytes = b"", endpoints: Sequence[Endpoint] = ()
+    state: Enrolment,
+    private_key: bytes,
+    sign_key: bytes = b"",
+    endpoints: Sequence[Endpoint] = (),
+    tls: ServerTls | None = None,
 ) -> Enrolment:
     """Fresh certificates and directory; ``endpoints``, if given, replace the announced ones."""
     asked = _presented(state)
     if endpoints:
         asked["endpoints"] = [str(endpoint) for endpoint in endpoints]
-    return _enrolment(_known(state), "renew", asked, private_key, sign_key)
+    asked |= tls.asked() if tls is not None else {}
+    return _enrolment(_known(state), "renew", asked, private_key, sign_key, tls)
 
 
-def leave(state: Enrolment, private_key: bytes) -> None:
+def leave(state: Enrolment, private_key: bytes, proxy: Proxy | None = None) -> None:
     """Remove this node at the account server; a node that is not known there is fine."""
     try:
-        _prove(_known(state), "leave", _presented(state), private_key)
+        _prove(_known(state, proxy), "leave", _presented(state), private_key)
     except AccountError as refused:
         if refused.error != "not_member":
             raise
@@ -215,9 +239,14 @@ def _presented(state: Enrolment) -> dict[str, Any]:
 
 
 def _enrolment(
-    api: _Api, what: str, asked: dict[str, Any], private_key: bytes, sign_key: bytes = b""
+    api: _Api,
+    what: str,
+    asked: dict[str, Any],
+    private_key: bytes,
+    sign_key: bytes = b"",
+    tls: ServerTls | None = None,
 ) -> Enrolment:
-    answer = _prove(api, what, asked, private_key, sign_key)
+    answer = _prove(api, what, asked, private_key, sign_key, tls)
     try:
         known = {"as_url": api.base, "as_hosts": list(api.hosts), "ca": encode(api.ca)}
         given = Enrolment.read({**answer, **known})
@@ -230,7 +259,12 @@ def _enrolment(
 
 
 def _prove(
-    api: _Api, what: str, asked: dict[str, Any], private_key: bytes, sign_key: bytes = b""
+    api: _Api,
+    what: str,
+    asked: dict[str, Any],
+    private_key: bytes,
+    sign_key: bytes = b"",
+    tls: ServerTls | None = None,
 ) -> dict[str, Any]:
     """Begin, prove possession of the keys (rule C8), finish."""
     body = json.dumps(asked).encode()
@@ -247,6 +281,8 @@ def _prove(
     if sign_key:
         signed = SIGN_PROOF + nonce + fqdn.encode() + b"\0" + digest
         finish["sign_proof"] = encode(ed25519_sign(sign_key, signed))
+    if tls is not None and tls.key:
+        finish["tls_proof"] = encode(tlskeys.prove(tls.key, nonce, fqdn, digest))
     return api.post(f"/v1/{what}/finish", finish)
 
 
@@ -260,18 +296,24 @@ def _member(api: _Api, answer: dict[str, Any], key: str) -> str:
 # ------------------------------------------------------------------ the connection
 
 
-def _reach(url: JoinUrl) -> _Api:
+def _reach(url: JoinUrl, proxy: Proxy | None = None) -> _Api:
     """Fetch the CA over an unchecked connection, and check its fingerprint."""
-    api = _Api((url.host, *url.others), url.port, url.platform_id, b"")
+    api = _Api((url.host, *url.others), url.port, url.platform_id, b"", proxy)
+    other = ""
     while True:
-        ca = api.fetch_ca()
         try:
+            ca = api.fetch_ca()
             if certs.platform_id_of(ca) == url.platform_id:
                 break
         except (ProtocolError, ValueError):
             pass
+        except AccountError:
+            if other:  # that somebody else answers there says more
+                raise _wrong_fingerprint(other) from None
+            raise
+        other = other or api.base
         if not api.give_up_host():
-            raise _wrong_fingerprint(api.base)
+            raise _wrong_fingerprint(other)
     api.ca = ca
     api.check_clock()
     return api
@@ -287,37 +329,43 @@ def _wrong_fingerprint(base: str) -> AccountError:
     )
 
 
-def _known(state: Enrolment) -> _Api:
+def _known(state: Enrolment, proxy: Proxy | None = None) -> _Api:
     parts = urlsplit(state.as_url)
     hosts = (parts.hostname or "", *state.as_hosts)
-    return _Api(hosts, parts.port or 443, state.platform_id, state.ca)
+    return _Api(hosts, parts.port or 443, state.platform_id, state.ca, proxy)
 
 
 class _Api:
     """Requests to one account server; ``ca`` (DER) is the only root once it is set.
 
-    ``hosts`` are its addresses; the one that answered first serves the requests that follow.
+    ``hosts`` are its addresses, each tried at ``port`` and then at 443, which more networks let
+    pass; the one that answered first serves the requests that follow.
     """
 
-    def __init__(self, hosts: Sequence[str], port: int, platform_id: bytes, ca: bytes) -> None:
+    def __init__(
+        self,
+        hosts: Sequence[str],
+        port: int,
+        platform_id: bytes,
+        ca: bytes,
+        proxy: Proxy | None = None,
+    ) -> None:
         self.hosts = interleaved(hosts)
         self.ca = ca
         self.platform_id = platform_id
         self.server_ms = 0  # the server's clock at its last answer
-        self._host = self.hosts[0]
-        self._tried = self.hosts
+        ports = dict.fromkeys((port, HTTPS))
+        self._places = {base_of(host, at): (host, at) for at in ports for host in self.hosts}
+        self._tried = tuple(self._places)
         self._port = port
-
-    @property
-    def base(self) -> str:
-        """``https://HOST:PORT`` of the address in use."""
-        return base_of(self._host, self._port)
+        self._proxy = proxy
+        self.base = self._tried[0]  # https://HOST:PORT of the place in use
 
     def give_up_host(self) -> bool:
-        """The address in use is somebody else's here; whether there are others to try."""
-        given_up = self._host
-        self._tried = tuple(host for host in self.hosts if host != given_up)
-        self.hosts = self._tried or self.hosts
+        """The place in use is somebody else's here; whether there are others to try."""
+        del self._places[self.base]
+        self._tried = tuple(self._places)
+        self.hosts = tuple(dict.fromkeys(host for host, _ in self._places.values())) or self.hosts
         return bool(self._tried)
 
     def fetch_ca(self) -> bytes:
@@ -367,8 +415,8 @@ class _Api:
 
         connection: HTTPSConnection | None = None
         try:
-            self._host, connection = race(self._tried, lambda host: self._connect(host, checked))
-            self._tried = (self._host,)
+            self.base, connection = race(self._tried, lambda at: self._connect(at, checked))
+            self._tried = (self.base,)
             connection.request(method, path, body, headers)
             answer = connection.getresponse()
             self._note_date(answer.getheader("Date"))
@@ -381,11 +429,14 @@ class _Api:
             if connection is not None:
                 connection.close()
 
-    def _connect(self, host: str, checked: bool) -> HTTPSConnection:
+    def _connect(self, place: str, checked: bool) -> HTTPSConnection:
         from http.client import HTTPSConnection
 
-        context = self._context(checked)
-        made = HTTPSConnection(host, self._port, timeout=CONNECT_TIMEOUT, context=context)
+        context, proxy = self._context(checked), self._proxy
+        at = (proxy.host, proxy.port) if proxy is not None else self._places[place]
+        made = HTTPSConnection(*at, timeout=CONNECT_TIMEOUT, context=context)
+        if proxy is not None:
+            made.set_tunnel(*self._places[place], proxy.headers())
         made.connect()
         return made
 
@@ -429,7 +480,9 @@ class _Api:
         )
 
     def _everywhere(self) -> str:
-        return " or ".join(base_of(host, self._port) for host in self._tried)
+        given = [base for base in self._tried if self._places[base][1] == self._port]
+        through = f" through the proxy {self._proxy.host}" if self._proxy else ""
+        return " or ".join(given or self._tried) + through
 
 
 def _not_understood(api: _Api) -> AccountError:

@@ -68,7 +68,8 @@ def parse_endpoint(text: object) -> Endpoint:
 class Coordinator:
     """A direction coordinator: its FQDN, domain, certificates (DER) and where it listens.
 
-    ``certificate`` is that of its session key, ``dc_sign`` that of its signing key.
+    ``certificate`` is that of its session key, ``dc_sign`` that of its signing key; ``tls`` is
+    where it listens for TLS (rule S12).
     """
 
     name: str
@@ -76,6 +77,7 @@ class Coordinator:
     certificate: bytes
     dc_sign: bytes
     endpoints: tuple[Endpoint, ...]
+    tls: tuple[Endpoint, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -85,6 +87,7 @@ class Coordinator:
             "certificate": encode(self.certificate),
             "dc_sign": encode(self.dc_sign),
             "endpoints": [str(endpoint) for endpoint in self.endpoints],
+            "tls": [str(endpoint) for endpoint in self.tls],
         }
 
     @classmethod
@@ -97,6 +100,7 @@ class Coordinator:
             decode(given.get("certificate")),
             decode(given.get("dc_sign")),
             tuple(parse_endpoint(item) for item in _list(given.get("endpoints"), 32)),
+            tuple(parse_endpoint(item) for item in _list(given.get("tls", []), 32)),
         )
 
 
@@ -108,7 +112,8 @@ class Enrolment:
     /48. ``dc`` is the coordinator of the own domain (None for the coordinator itself) and
     ``domains`` are all domains of the platform. ``as_hosts`` are all addresses of the
     account server, at the port of ``as_url``. Of servers only: ``delegation`` (a coordinator's
-    /64), ``sign_certificate`` (its ``dc-sign`` leaf) and ``directory`` (all coordinators).
+    /64), ``sign_certificate`` (its ``dc-sign`` leaf), ``directory`` (all coordinators) and
+    ``tls_certificate`` (if it asked for one).
     """
 
     name: str
@@ -124,6 +129,7 @@ class Enrolment:
     delegation: str = ""
     sign_certificate: bytes = b""
     directory: tuple[Coordinator, ...] = ()
+    tls_certificate: bytes = b""
     as_hosts: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, Any]:
@@ -144,6 +150,7 @@ class Enrolment:
             "delegation": self.delegation,
             "sign_certificate": encode(self.sign_certificate),
             "directory": [entry.plain() for entry in self.directory],
+            "tls_certificate": encode(self.tls_certificate),
         }
 
     def to_json(self) -> str:
@@ -182,6 +189,7 @@ class Enrolment:
             delegation=_prefix(given["delegation"], 64) if given.get("delegation") else "",
             sign_certificate=decode(given.get("sign_certificate") or ""),
             directory=tuple(Coordinator.read(item) for item in directory),
+            tls_certificate=decode(given.get("tls_certificate") or ""),
             as_hosts=tuple(_text(item, 253) for item in _list(given.get("as_hosts", []), 16)),
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ntm_as.refusals import Refused
@@ -16,12 +16,16 @@ from ntmd.proto.types import Endpoint
 from ntmd.runtime.enrolment import LABEL, is_domain
 
 SERVER_LABELS = ("as", "ns", "dc", "rs")  # with digits after them too: not for nodes
+TLS_MARK = "tls:"  # before those of a member's endpoints that are for TLS
 ROLE_NAMES = {"node": "a node", "dc": "a coordinator", "rs": "a relay"}
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What an exchange is about. ``member`` is who renews or leaves, ``token`` who joins by it."""
+    """What an exchange is about. ``member`` is who renews or leaves, ``token`` who joins by it.
+
+    ``tls`` is where a server listens for TLS, ``tls_key`` the P-256 key (SPKI) to be certified.
+    """
 
     what: str
     role: str
@@ -33,6 +37,8 @@ class Wish:
     endpoints: tuple[Endpoint, ...] = ()
     token: Token | None = None
     member: Member | None = None
+    tls: tuple[Endpoint, ...] = ()
+    tls_key: bytes = b""
 
 
 # ------------------------------------------------------------------ joining
@@ -193,7 +199,8 @@ def _server(
         name, sign = same.name if same else _free_relay(domain, tables), b""
         if tables.domain(domain) is None:
             raise Refused(404, "no_such_domain", f"no coordinator serves {domain} yet.")
-    return Wish(what, role, name, domain, key, "", sign, where, token)
+    wish = Wish(what, role, name, domain, key, "", sign, where, token)
+    return replace(wish, tls=endpoints(asked, "tls"), tls_key=_tls_key(asked))
 
 
 def _check_nesting(domain: str, tables: Tables) -> None:
@@ -252,8 +259,10 @@ def of_member(what: str, asked: Mapping[str, Any], tables: Tables) -> Wish:
     member = tables.member(leaf.name)
     if member is None or member.key != leaf.key or tables.revoked(sha256(leaf.key)):
         raise not_member()
-    given = endpoints(asked) if member.role != "node" else ()
-    kept = _kept_endpoints(member) if member.role != "node" and not given else given
+    server = member.role != "node"
+    given = endpoints(asked) if server else ()
+    kept = _kept_endpoints(member) if server and not given else given
+    tls = endpoints(asked, "tls") if "tls" in asked else tls_endpoints(member)
     return Wish(
         what,
         member.role,
@@ -264,8 +273,20 @@ def of_member(what: str, asked: Mapping[str, Any], tables: Tables) -> Wish:
         member.sign_key,
         kept,
         member=member,
+        tls=tls if server else (),
+        tls_key=_tls_key(asked) if server else b"",
     )
 
 
+def _tls_key(asked: Mapping[str, Any]) -> bytes:
+    return binary(asked, "tls_key") if "tls_key" in asked else b""
+
+
 def _kept_endpoints(member: Member) -> tuple[Endpoint, ...]:
-    return endpoints({"endpoints": list(member.endpoints)})
+    return endpoints({"endpoints": [e for e in member.endpoints if not e.startswith(TLS_MARK)]})
+
+
+def tls_endpoints(member: Member) -> tuple[Endpoint, ...]:
+    """Where a server listens for TLS."""
+    marked = [e.removeprefix(TLS_MARK) for e in member.endpoints if e.startswith(TLS_MARK)]
+    return endpoints({"endpoints": marked})

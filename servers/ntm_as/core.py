@@ -31,7 +31,7 @@ from ntm_as.limits import (
 from ntm_as.refusals import Refused
 from ntm_as.requests import binary, short, texts
 from ntm_as.tables import Member, Tables, Token
-from ntmd.proto import certs
+from ntmd.proto import certs, tlskeys
 from ntmd.proto.crypto import ed25519_verify, public_key, sha256
 from ntmd.runtime.enrolment import DIRECTORY_PROOF, SIGN_PROOF, encode
 
@@ -123,7 +123,11 @@ class AccountCore:
         member = self._certify(wish, tables, wall_ms)
         tables.put_member(member)
         self.counters["renewed" if what == "renew" else f"enrolled_{member.role}"] += 1
-        return issuing.answer(self.platform, member, tables, wall_ms)
+        answer = issuing.answer(self.platform, member, tables, wall_ms)
+        if wish.tls_key:
+            made = issuing.tls_certificate(self.platform, wish, self._random, wall_ms)
+            answer["tls_certificate"] = encode(made)
+        return answer
 
     def _check_proof(self, exchange: Exchange, asked: Mapping[str, Any], now: float) -> None:
         wish = exchange.wish
@@ -133,6 +137,9 @@ class AccountCore:
         if good and wish.sign_key and wish.what != "leave":
             signed = SIGN_PROOF + exchange.nonce + wish.name.encode() + b"\0" + exchange.digest
             good = ed25519_verify(wish.sign_key, binary(asked, "sign_proof", 64), signed)
+        if good and wish.tls_key and wish.what != "leave":
+            proof = binary(asked, "tls_proof")
+            good = tlskeys.proven(wish.tls_key, proof, exchange.nonce, wish.name, exchange.digest)
         if not good:
             self.counters["bad_proof"] += 1
             self._limiter.take(JOIN_SOURCE, exchange.source, now)

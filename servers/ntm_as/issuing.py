@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ntm_as.admission import Wish
+from ntm_as.admission import TLS_MARK, Wish, tls_endpoints
 from ntm_as.refusals import Refused
 from ntm_as.tables import Member, Tables
 from ntmd.proto import certs, timing
@@ -94,8 +94,30 @@ def certify(
         user=wish.user,
         sign_key=wish.sign_key,
         sign_certificate=leaf(wish.sign_key, Role.DC_SIGN) if wish.sign_key else b"",
-        endpoints=tuple(str(endpoint) for endpoint in wish.endpoints),
+        endpoints=(
+            *(str(endpoint) for endpoint in wish.endpoints),
+            *(TLS_MARK + str(endpoint) for endpoint in wish.tls),
+        ),
     )
+
+
+def tls_certificate(
+    platform: Platform, wish: Wish, random: Callable[[int], bytes], wall_ms: int
+) -> bytes:
+    """A server's TLS certificate (rule S12), good for where it listens; Refused if impossible."""
+    try:
+        return certs.issue_tls(
+            platform.ca_private,
+            platform.id,
+            spki=wish.tls_key,
+            names=[wish.name],
+            addresses=list(dict.fromkeys(endpoint.host for endpoint in wish.tls)),
+            not_before_ms=wall_ms - BACKDATED_MS,
+            not_after_ms=wall_ms + int(timing.SERVER_CERTIFICATE * 1000),
+            serial=serial(random),
+        )
+    except ValueError as error:
+        raise Refused(400, "bad_request", f"no TLS certificate can be made: {error}.") from None
 
 
 def answer(platform: Platform, member: Member, tables: Tables, wall_ms: int) -> dict[str, Any]:
@@ -127,7 +149,8 @@ def plain(member: Member) -> dict[str, Any]:
         member.domain,
         member.certificate,
         member.sign_certificate,
-        tuple(parse_endpoint(endpoint) for endpoint in member.endpoints),
+        tuple(parse_endpoint(e) for e in member.endpoints if not e.startswith(TLS_MARK)),
+        tls_endpoints(member),
     ).plain()
 
 

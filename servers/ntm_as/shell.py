@@ -37,13 +37,12 @@ from ntmd.runtime.clock import wall_ms
 from ntmd.runtime.complaints import Complaint
 from ntmd.runtime.journal import journal
 from ntmd.runtime.statefiles import damaged, make_directory, read_file, write_file
-from ntmd.runtime.udp import bind_complaint
+from ntmd.runtime.stream_server import tcp_listener
 
 CA_LIFETIME_MS = 20 * 365 * 86_400_000
 BACKDATED_MS = int(timing.CLOCK_SLACK * 1000)
 TLS_LIFETIME_MS = int(timing.SERVER_CERTIFICATE * 1000)
 TLS_RENEWED_EVERY = 86_400.0  # seconds
-BACKLOG = 256
 CONNECTIONS = 512
 
 Result = TypeVar("Result")
@@ -137,6 +136,20 @@ class AsServer:
             raise RuntimeError("the HTTPS server ended at once")
         self._renewal = loop.create_task(self._renew_tls(config))
 
+    def http_protocol(self) -> asyncio.Protocol:
+        """The HTTP of one connection that somebody else accepted and decrypted."""
+        assert self._server is not None, "start() first"
+        config = self._server.config
+        made: asyncio.Protocol = config.http_protocol_class(  # type: ignore[call-arg]
+            config=config, server_state=self._server.server_state, app_state={}
+        )
+        return made
+
+    @property
+    def tls_file(self) -> Path:
+        """Key and certificate for TLS on the addresses listened on (PEM), renewed daily."""
+        return self._dir / "tls.pem"
+
     async def stop(self) -> None:
         """Answer what is under way (at most 2 s), then close everything."""
         if self._renewal is not None:
@@ -175,7 +188,7 @@ class AsServer:
         sockets: list[socket.socket] = []
         try:
             for address in self._listen:
-                sockets.append(_listener(address, self.port))
+                sockets.append(tcp_listener(address, self.port))
                 self.port = sockets[-1].getsockname()[1]
         except Complaint:
             for listener in sockets:
@@ -238,19 +251,3 @@ class AsServer:
                 continue
             if config.ssl is not None:
                 config.ssl.load_cert_chain(str(self._dir / "tls.pem"))
-
-
-def _listener(address: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listener.bind((address, port))
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        raise bind_complaint("TCP", address, port, error) from error
-    return listener

@@ -7,6 +7,7 @@ enrolment), ``nodes.sqlite`` (:mod:`ntm_dc.store`) and ``store/`` (small values 
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import itertools
 import os
@@ -47,6 +48,7 @@ from ntmd.proto.io import (
     UserAsked,
 )
 from ntmd.proto.records import Capability
+from ntmd.proto.stream import ALPN, STREAM_SOCKET
 from ntmd.proto.types import Endpoint, Role
 from ntmd.runtime import account
 from ntmd.runtime.clock import boot_clock, wall_ms
@@ -55,6 +57,7 @@ from ntmd.runtime.driver import Driver
 from ntmd.runtime.enrolment import Coordinator, Enrolment
 from ntmd.runtime.journal import Trace, journal
 from ntmd.runtime.statefiles import FileStore, damaged, read_file
+from ntmd.runtime.stream_server import StreamListener, StreamPort
 from ntmd.runtime.udp import UdpPort
 
 ABLE = int(Capability.SUITE_AES_GCM | Capability.SUITE_CHACHA | Capability.WIRE_1)
@@ -72,6 +75,7 @@ class DcServer:
 
     ``dns_port`` 0: no name server. ``resolver`` is ``ADDR[:PORT]``, empty: the system's.
     ``database`` is an SQLAlchemy URL, empty: SQLite in ``directory``.
+    ``streams`` accepts TLS connections, perhaps for others besides.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class DcServer:
         dns_port: int = 0,
         resolver: str = "",
         database: str = "",
+        streams: StreamListener | None = None,
         trace: Trace | None = None,
     ) -> None:
         self.directory, self.enrolment = directory, enrolment
@@ -92,6 +97,8 @@ class DcServer:
         self._listen, self._port, self._dns_port = tuple(listen), udp_port, dns_port
         self._database = database
         self._trace = trace
+        self._streams = streams
+        self._stream_port: StreamPort | None = None
         self._resolver = DomainResolver(resolver)
         self._ports: dict[int, UdpPort] = {}
         self._store: NodeStore | None = None
@@ -128,6 +135,9 @@ class DcServer:
         except BaseException:
             self._close()
             raise
+        if self._streams is not None:
+            self._stream_port = StreamPort(self._stream_run, self._core.stream_sources)
+            self._streams.offer(ALPN[Role.DC], self._stream_port)
         self._run = loop.create_task(self._driver.run())
         self._driver.post(_directory(self.enrolment.directory))
         self._background(self._follow_directory())
@@ -205,6 +215,7 @@ class DcServer:
                     given.domain,
                     self.endpoints,
                     tuple(p.local for n, p in self._ports.items() if n > PROBE_SOCKETS),
+                    self._streams.endpoints if self._streams is not None else (),
                 ),
                 Identity(Role.DC, given.name, key, given.certificates, capabilities=ABLE),
                 sign,
@@ -231,6 +242,8 @@ class DcServer:
         return data
 
     def _close(self) -> None:
+        if self._stream_port is not None and self._streams is not None:
+            self._streams.withdraw(ALPN[Role.DC], self._stream_port)
         for port in self._ports.values():
             port.close()
         if self._store is not None:
@@ -242,6 +255,16 @@ class DcServer:
     def _received(self, data: bytes, number: int, source: Endpoint) -> None:
         if self._driver is not None:
             self._driver.post(DatagramReceived(data, number, source))
+
+    def _stream_run(self, run: bytearray, segment: int, source: Endpoint) -> None:
+        for at in range(0, len(run), segment):
+            self._received(bytes(run[at : at + segment]), STREAM_SOCKET, source)
+
+    def _send(self, data: bytes, number: int, remote: Endpoint) -> int:
+        if number != STREAM_SOCKET:
+            return self._ports[number].send(data, remote)
+        port = self._stream_port
+        return errno.ENOTCONN if port is None else port.send(data, len(data), remote)
 
     def _flushed(self, ticket: int, error: str) -> None:
         if self._driver is not None:  # in the writing thread
@@ -289,7 +312,7 @@ class DcServer:
     def _execute(self, command: Any) -> None:
         match command:
             case SendDatagram(data=data, path=path):
-                code = self._ports[path.socket].send(data, path.remote)
+                code = self._send(data, path.socket, path.remote)
                 if code and self._driver is not None:
                     self._driver.post(SendFailed(path, code, os.strerror(code)))
             case Tell(level=level, what=what, fields=fields):

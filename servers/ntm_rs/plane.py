@@ -14,6 +14,7 @@ import socket
 import struct
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from ntm_rs.legs import LegTable, Way
 from ntmd.proto.types import Endpoint
@@ -31,6 +32,13 @@ _SEGMENT = struct.Struct("H")
 _BYTE = [bytes((value,)) for value in range(256)]
 
 OnOther = Callable[[bytes, int, Endpoint], None]
+
+
+class Out(Protocol):
+    """A way out: a UDP socket, or all TLS connections."""
+
+    def send(self, run: bytes | memoryview, segment: int, remote: Endpoint) -> int:
+        """Send a run of ``segment``-byte datagrams; returns 0 or an errno."""
 
 
 class RelayPort:
@@ -51,17 +59,17 @@ class RelayPort:
         except OSError:
             self.drops["no_gro"] = 0  # an older kernel: each read is one datagram
 
-    def send(self, data: bytes | memoryview, segment: int, remote: Endpoint) -> int:
+    def send(self, run: bytes | memoryview, segment: int, remote: Endpoint) -> int:
         """Send a run of ``segment``-byte datagrams; returns 0 or the kernel's errno.
 
         A full send buffer is no error: the rest waits in the queue, or is dropped and counted.
         """
         if self._queue:
-            self._keep(data, segment, remote)
+            self._keep(run, segment, remote)
             return 0
-        left, code = self._push(data, segment, remote)
+        left, code = self._push(run, segment, remote)
         if left:
-            self._keep(data[len(data) - left :], segment, remote)
+            self._keep(run[len(run) - left :], segment, remote)
             self._loop.add_writer(self.socket.fileno(), self._flush)
         return code
 
@@ -130,6 +138,7 @@ class RelayPlane:
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.ports = {number: RelayPort(number, udp, loop) for number, udp in sockets.items()}
+        self._outs: dict[int, Out] = dict(self.ports)
         self._table = table
         self._other = other
         self._clock = clock
@@ -141,8 +150,16 @@ class RelayPlane:
 
     def send(self, data: bytes, number: int, remote: Endpoint) -> int:
         """Send one datagram of the core's; returns 0 or an errno."""
-        port = self.ports.get(number)
-        return errno.ENODEV if port is None else port.send(data, len(data), remote)
+        out = self._outs.get(number)
+        return errno.ENODEV if out is None else out.send(data, len(data), remote)
+
+    def attach(self, number: int, out: Out) -> None:
+        """Another way out, under its own number; what comes in there is handed to :meth:`run`."""
+        self._outs[number] = out
+
+    def run(self, number: int, run: bytearray, segment: int, source: Endpoint) -> None:
+        """Take a run of datagrams that came in another way; ``run`` is written into."""
+        self._batch(number, memoryview(run), segment, source)
 
     def stats(self) -> dict[str, int]:
         """Counters of the ports, summed."""
@@ -169,27 +186,27 @@ class RelayPlane:
                 continue  # an ICMP error of an earlier send; says nothing of this socket
             port.batches += 1
             segment = _segment(ancillary, size)
-            self._batch(port, view[:size], segment, self._source(address))
+            self._batch(port.number, view[:size], segment, self._source(address))
             if port.socket.fileno() < 0:
                 return
 
-    def _batch(self, port: RelayPort, run: memoryview, segment: int, source: Endpoint) -> None:
+    def _batch(self, number: int, run: memoryview, segment: int, source: Endpoint) -> None:
         if len(run) > segment and not _one_leg(run, segment):
             for start in range(0, len(run), segment):
-                self._run(port, run[start : start + segment], segment, source)
+                self._run(number, run[start : start + segment], segment, source)
         else:
-            self._run(port, run, segment, source)
+            self._run(number, run, segment, source)
 
-    def _run(self, port: RelayPort, run: memoryview, segment: int, source: Endpoint) -> None:
+    def _run(self, number: int, run: memoryview, segment: int, source: Endpoint) -> None:
         if len(run) < 16 or not self._table.knows(int.from_bytes(run[4:8], "big")):
             for start in range(0, len(run), max(segment, 1)):
-                self._other(bytes(run[start : start + segment]), port.number, source)
+                self._other(bytes(run[start : start + segment]), number, source)
             return
-        for way in self._table.forward(run, segment, port.number, source, self._clock()):
+        for way in self._table.forward(run, segment, number, source, self._clock()):
             self._leave(run, segment, way)
 
     def _leave(self, run: memoryview, segment: int, way: Way) -> None:
-        out = self.ports.get(way.socket)
+        out = self._outs.get(way.socket)
         if out is None:
             return
         count = (len(run) + segment - 1) // segment

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -16,12 +17,14 @@ from ntmd.proto import certs
 from ntmd.proto.certs import Trust
 from ntmd.proto.events import Identity
 from ntmd.proto.io import DatagramReceived, SendDatagram, SendFailed, Store, Tell, UserAnswered
+from ntmd.proto.stream import ALPN, STREAM_SOCKET
 from ntmd.proto.types import Endpoint, Peer, Role
 from ntmd.runtime.clock import boot_clock, wall_ms
 from ntmd.runtime.driver import Driver
 from ntmd.runtime.enrolment import Enrolment
 from ntmd.runtime.journal import Trace, journal
 from ntmd.runtime.statefiles import FileStore
+from ntmd.runtime.stream_server import StreamListener, StreamPort
 from ntmd.runtime.udp import open_udp
 
 log = journal(__name__)
@@ -50,7 +53,8 @@ class RsServer:
     """A relay on ``listen`` addresses at ``udp_port`` (0: any free port, the same on all).
 
     ``announced`` are the endpoints to tell the coordinator, if others than those bound (a relay
-    behind a static translation). ``data_dir`` keeps the sequence mark only.
+    behind a static translation). ``streams`` accepts TLS connections, perhaps for others besides.
+    ``data_dir`` keeps the sequence mark only.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class RsServer:
         udp_port: int,
         *,
         announced: Sequence[Endpoint] = (),
+        streams: StreamListener | None = None,
         trace: Trace | None = None,
     ) -> None:
         self._data_dir = data_dir
@@ -69,6 +74,8 @@ class RsServer:
         self._port = udp_port
         self._announced = tuple(announced)
         self._trace = trace
+        self._streams = streams
+        self._stream_port: StreamPort | None = None
         self._core: RsCore | None = None
         self._plane: RelayPlane | None = None
         self._driver: Driver | None = None
@@ -98,7 +105,11 @@ class RsServer:
         self._store = FileStore(self._data_dir)
         given = self._enrolment
         self._core = RsCore(
-            RsSettings(given.platform_id, announced=self._announced),
+            RsSettings(
+                given.platform_id,
+                announced=self._announced,
+                tls=self._streams.endpoints if self._streams is not None else (),
+            ),
             given.identity,
             given.trust,
             given.dc,
@@ -111,7 +122,16 @@ class RsServer:
         loop = asyncio.get_running_loop()
         self._driver = Driver(self._core, self._execute, loop=loop, trace=self._trace)
         self._plane = RelayPlane(sockets, self._core.table, self._other, boot_clock, loop)
+        if self._streams is not None:
+            self._offer(self._streams, self._plane, self._core)
         self._task = loop.create_task(self._driver.run())
+
+    def _offer(self, listener: StreamListener, plane: RelayPlane, core: RsCore) -> None:
+        """Take TLS connections for relays."""
+        take = partial(plane.run, STREAM_SOCKET)
+        self._stream_port = StreamPort(take, core.stream_sources)
+        listener.offer(ALPN[Role.RS], self._stream_port)
+        plane.attach(STREAM_SOCKET, self._stream_port)
 
     async def stop(self) -> None:
         """Close the sockets; nodes find another relay, or this one again, by themselves."""
@@ -119,6 +139,8 @@ class RsServer:
             self._driver.stop()
         if self._task is not None:
             await self._task
+        if self._stream_port is not None and self._streams is not None:
+            self._streams.withdraw(ALPN[Role.RS], self._stream_port)
         if self._plane is not None:
             self._plane.close()
 
@@ -135,7 +157,8 @@ class RsServer:
     def metrics(self) -> dict[str, Any]:
         """Counters and gauges for the admin socket and ``/metrics``."""
         plane = self._plane.stats() if self._plane is not None else {}
-        return {**self.core.status(), "plane": plane}
+        tls = self._stream_port.stats() if self._stream_port is not None else {}
+        return {**self.core.status(), "plane": plane, "tls": tls}
 
     def _other(self, data: bytes, number: int, source: Endpoint) -> None:
         assert self._driver is not None

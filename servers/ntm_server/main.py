@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from ntm_server.options import Settings, data_option, options, seconds, usage
 from ntmd.runtime.complaints import Complaint, Exit
@@ -35,11 +36,15 @@ def cli(verbose: bool) -> None:
 def _serve(roles: tuple[str, ...], data: Path, **given: Any) -> None:
     from ntm_server.serving import serve
 
-    serve(Settings(data=data, **given), roles)
+    source = click.get_current_context().get_parameter_source("tls_port")
+    asked = source not in (None, ParameterSource.DEFAULT)
+    serve(Settings(data=data, tls_asked=asked, **given), roles)
 
 
 @cli.command("all")
-@options("domain", "listen", "https_port", "udp_port", "dns_port", "database", "resolver")
+@options(
+    "domain", "listen", "https_port", "udp_port", "tls_port", "dns_port", "database", "resolver"
+)
 def run_all(data: Path, domain: str, **given: Any) -> None:
     """Run account server, coordinator and relay of one domain in this process.
 
@@ -59,14 +64,24 @@ def run_as(data: Path, **given: Any) -> None:
 
 
 @cli.command("dc")
-@options("domain", "listen", "https_port", "udp_port", "dns_port", "database", "resolver", "join")
+@options(
+    "domain",
+    "listen",
+    "https_port",
+    "udp_port",
+    "tls_port",
+    "dns_port",
+    "database",
+    "resolver",
+    "join",
+)
 def run_dc(data: Path, **given: Any) -> None:
     """Run a direction coordinator alone; --join URL from `ntm-server enrol dc` the first time."""
     _serve(("dc",), data, **given)
 
 
 @cli.command("rs")
-@options("listen", "https_port", "udp_port", "join")
+@options("listen", "https_port", "udp_port", "tls_port", "join")
 def run_rs(data: Path, **given: Any) -> None:
     """Run a relay alone; --join URL from `ntm-server enrol rs` the first time."""
     _serve(("rs",), data, **given)
@@ -268,7 +283,7 @@ def status(data: Path, as_json: bool) -> None:
         click.echo(json.dumps(found))
         return
     click.echo(f"{found['state']}, up {found['uptime_s']:.0f} s")
-    for name, values in found["roles"].items():
+    for name, values in (*found["roles"].items(), ("tls", found["tls"])):
         click.echo(f"{name}:")
         for key, value in values.items():
             if isinstance(value, dict):

@@ -6,15 +6,20 @@ is what the account server answered last.
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ntmd.proto import certs
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from ntmd.proto import certs, tlskeys
 from ntmd.proto.crypto import public_key
 from ntmd.proto.errors import ProtocolError
 from ntmd.proto.types import Endpoint
 from ntmd.runtime import account
+from ntmd.runtime.account import ServerTls
 from ntmd.runtime.complaints import Complaint
 from ntmd.runtime.enrolment import Enrolment
 from ntmd.runtime.statefiles import damaged, make_directory, read_file, write_file
@@ -56,6 +61,29 @@ class ServerFiles:
         """A coordinator's Ed25519 key; empty for a relay."""
         return self._key("sign.key") if self.role == "dc" else b""
 
+    def tls_key(self) -> bytes:
+        """The P-256 key of the TLS certificate (PKCS #8), made now if there is none (rule S12)."""
+        path = self.directory / "tls.key"
+        if not path.exists():
+            key = ec.generate_private_key(ec.SECP256R1())
+            der = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+            write_file(path, der)
+        data = read_file(path, 4096)
+        try:
+            tlskeys.public_of(data)
+        except (ValueError, TypeError):
+            raise damaged(path, "it does not hold a P-256 key") from None
+        return data
+
+    def tls_file(self) -> Path | None:
+        """Key and certificate for TLS (PEM), as enrolled; None if no certificate was given."""
+        certificate = self.enrolment().tls_certificate
+        if not certificate:
+            return None
+        path = self.directory / "tls.pem"
+        write_file(path, _pem("PRIVATE KEY", self.tls_key()) + _pem("CERTIFICATE", certificate))
+        return path
+
     def _key(self, name: str) -> bytes:
         path = self.directory / name
         if not path.exists() and not self.enrolled():
@@ -66,20 +94,31 @@ class ServerFiles:
         return key
 
 
+def _pem(kind: str, der: bytes) -> bytes:
+    text = base64.encodebytes(der).decode()
+    return f"-----BEGIN {kind}-----\n{text}-----END {kind}-----\n".encode()
+
+
 def enrol(
-    files: ServerFiles, join_url: str, domain: str, endpoints: Sequence[Endpoint]
+    files: ServerFiles,
+    join_url: str,
+    domain: str,
+    endpoints: Sequence[Endpoint],
+    tls: ServerTls,
 ) -> Enrolment:
     """Enrol at the account server and keep the answer; blocks."""
     given = account.enrol_server(
-        join_url, files.role, domain, endpoints, files.key(), files.sign_key()
+        join_url, files.role, domain, endpoints, files.key(), files.sign_key(), tls
     )
     files.keep(given)
     return given
 
 
-def renew(files: ServerFiles, kept: Enrolment, endpoints: Sequence[Endpoint]) -> Enrolment:
+def renew(
+    files: ServerFiles, kept: Enrolment, endpoints: Sequence[Endpoint], tls: ServerTls
+) -> Enrolment:
     """Fetch fresh certificates and directory, and keep them; blocks."""
-    given = account.renew_server(kept, files.key(), files.sign_key(), endpoints)
+    given = account.renew_server(kept, files.key(), files.sign_key(), endpoints, tls)
     files.keep(given)
     return given
 

@@ -16,7 +16,17 @@ from ntmd.runtime.complaints import Complaint, Exit, file_complaint
 from ntmd.runtime.enrolment import is_domain
 
 DEFAULT_DATA = "/var/lib/ntm-server"
-KEYS = ("domain", "listen", "https_port", "udp_port", "dns_port", "database", "resolver", "join")
+KEYS = (
+    "domain",
+    "listen",
+    "https_port",
+    "udp_port",
+    "tls_port",
+    "dns_port",
+    "database",
+    "resolver",
+    "join",
+)
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 DURATION = re.compile(r"([1-9][0-9]{0,8})([smhdw])\Z")
 MOST_ADDRESSES = 8
@@ -30,7 +40,7 @@ class Settings:
 
     HTTPS port 0: any free one. DNS port 0: no name server. The relay listens on ``udp_port`` + 1;
     + 2 is the coordinator's second port, for the mapping test. ``resolver`` is ``ADDR[:PORT]``,
-    empty for the system's.
+    empty for the system's. TLS port 0: none; ``tls_asked``: it was named, so it must be had.
     """
 
     data: Path
@@ -42,6 +52,8 @@ class Settings:
     database: str = ""
     resolver: str = ""
     join: str = ""
+    tls_port: int = 443
+    tls_asked: bool = False
 
     @property
     def admin_socket(self) -> Path:
@@ -185,6 +197,12 @@ OPTIONS: dict[str, Callable[[Any], Any]] = {
     ),
     "https_port": _port("https-port", 8443, "TCP port of the account server."),
     "udp_port": _port("udp-port", 4330, "UDP port of the coordinator; relay: the next."),
+    "tls_port": _port(
+        "tls-port",
+        443,
+        "TCP port for networks that block UDP (TLS; HTTPS in `all`); 0 is off. If only the default "
+        "cannot be had, that is a warning.",
+    ),
     "dns_port": _port("dns-port", 53, "Port of the domain's name server; 0 is off."),
     "database": click.option(
         "--database",

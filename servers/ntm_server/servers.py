@@ -17,11 +17,17 @@ from ntmd.runtime.statefiles import damaged
 if TYPE_CHECKING:
     from ntm_dc.shell import DcServer
     from ntm_rs.shell import RsServer
+    from ntmd.runtime.stream_server import StreamListener
 
 ABLE = int(Capability.SUITE_AES_GCM | Capability.SUITE_CHACHA | Capability.WIRE_1)
 
 
-def coordinator(settings: Settings, files: ServerFiles, enrolment: Enrolment) -> DcServer:
+def coordinator(
+    settings: Settings,
+    files: ServerFiles,
+    enrolment: Enrolment,
+    streams: StreamListener | None = None,
+) -> DcServer:
     """The coordinator of a domain."""
     from ntm_dc.shell import DcServer  # here, because the other roles do not need it
 
@@ -33,10 +39,16 @@ def coordinator(settings: Settings, files: ServerFiles, enrolment: Enrolment) ->
         dns_port=settings.dns_port,
         resolver=settings.resolver,
         database=settings.database,
+        streams=streams,
     )
 
 
-def relay(settings: Settings, files: ServerFiles, enrolment: Enrolment) -> RsServer:
+def relay(
+    settings: Settings,
+    files: ServerFiles,
+    enrolment: Enrolment,
+    streams: StreamListener | None = None,
+) -> RsServer:
     """A relay; it listens on the port after the coordinator's."""
     from ntm_rs.shell import RsEnrolment, RsServer, home_dc
 
@@ -50,7 +62,13 @@ def relay(settings: Settings, files: ServerFiles, enrolment: Enrolment) -> RsSer
         platform_id=enrolment.platform_id,
         dc=home_dc(enrolment),
     )
-    return RsServer(files.directory / "store", given, settings.listen, settings.udp_port + 1)
+    return RsServer(
+        files.directory / "store",
+        given,
+        settings.listen,
+        settings.udp_port + 1,
+        streams=streams,
+    )
 
 
 def trust(enrolment: Enrolment) -> Trust:

@@ -27,6 +27,7 @@ from ntm_server.health import Health
 from ntm_server.membership import ServerFiles
 from ntm_server.options import Settings, usage
 from ntm_server.servers import coordinator, relay
+from ntm_server.tls import TlsPort
 from ntmd.proto import certs, timing
 from ntmd.proto.types import Endpoint
 from ntmd.runtime.account import AccountError
@@ -37,6 +38,7 @@ from ntmd.runtime.control_server import ControlServer
 from ntmd.runtime.enrolment import Enrolment
 from ntmd.runtime.journal import journal
 from ntmd.runtime.statefiles import make_directory
+from ntmd.runtime.stream_server import StreamListener
 
 RENEW_EVERY = 6 * 3600.0  # seconds between looks at the certificates
 OWN_TOKEN_MS = 60_000
@@ -70,7 +72,7 @@ class Enrolled(Role, Protocol):
         """Go on with renewed certificates."""
 
 
-Member = Callable[[Settings, ServerFiles, Enrolment], Enrolled]
+Member = Callable[[Settings, ServerFiles, Enrolment, StreamListener | None], Enrolled]
 MEMBERS: dict[str, tuple[Member, int]] = {"dc": (coordinator, 0), "rs": (relay, 1)}
 
 
@@ -91,6 +93,7 @@ class Serving:
         self._tasks: set[asyncio.Task[None]] = set()
         self._began = time.monotonic()
         self._desk = AdminDesk(self.status)
+        self.tls = TlsPort(settings, roles)
         self._health = Health(self.metrics, lambda: self.ready)
 
     async def run(self) -> None:
@@ -114,6 +117,7 @@ class Serving:
                 await self._stop(name)
             for task in self._tasks:  # after the roles, whose ends they watch
                 task.cancel()
+            self.tls.close()
             admin.close()
         if self._failure is not None:
             raise self._failure
@@ -121,6 +125,7 @@ class Serving:
     # -------------------------------------------------------------- starting
 
     async def _start(self) -> None:
+        self.tls.bind()
         if "as" in self.names:
             settings = self.settings
             accounts = AsServer(
@@ -128,9 +133,12 @@ class Serving:
             )
             await self._run_role("as", accounts)
             self._desk.accounts = accounts
+            self.tls.offer_accounts(accounts)
         for name in self.files:
             enrolment = await self._enrolment(name)
-            role = MEMBERS[name][0](self.settings, self.files[name], enrolment)
+            self.tls.open(self.files[name], self._desk.accounts)
+            streams = self.tls.listener
+            role = MEMBERS[name][0](self.settings, self.files[name], enrolment, streams)
             await self._run_role(name, role)
             self._enrolled[name] = role
 
@@ -186,7 +194,12 @@ class Serving:
         if not files.enrolled():
             url = settings.join or await self._own_invitation(name)
             return await _blocking(
-                membership.enrol, files, url, settings.domain, self.endpoints(name)
+                membership.enrol,
+                files,
+                url,
+                settings.domain,
+                self.endpoints(name),
+                self.tls.own(files),
             )
         kept = files.enrolment()
         membership.check_domain(files, kept, settings.domain)
@@ -194,7 +207,9 @@ class Serving:
         if accounts is not None:
             kept = dataclasses.replace(kept, as_url=accounts.base)
         try:
-            return await _blocking(membership.renew, files, kept, self.endpoints(name))
+            return await _blocking(
+                membership.renew, files, kept, self.endpoints(name), self.tls.own(files)
+            )
         except AccountError as error:
             if accounts is not None or error.error not in ("unreachable", "too_many_attempts"):
                 raise
@@ -222,6 +237,7 @@ class Serving:
         """Renew certificates from 1/3 of their life on; the roles take them over as they run."""
         while True:
             await asyncio.sleep(RENEW_EVERY)
+            self.tls.open(None, self._desk.accounts)  # the account server's is renewed daily
             for name, files in self.files.items():
                 leaf = certs.parse_leaf(files.enrolment().certificates[0])
                 life = leaf.not_after_ms - leaf.not_before_ms
@@ -233,6 +249,7 @@ class Serving:
                     log.warning("a certificate was not renewed", role=name, why=complaint.what)
                     continue
                 self._enrolled[name].renewed(enrolment)
+                self.tls.open(files, self._desk.accounts)
                 log.info("renewed the certificates", role=name)
 
     # -------------------------------------------------------------- telling
@@ -253,7 +270,9 @@ class Serving:
 
     def metrics(self) -> dict[str, dict[str, Any]]:
         """The numbers of each role."""
-        return {name: role.metrics() for name, role in self.running.items()}
+        own = {name: role.metrics() for name, role in self.running.items()}
+        listener = self.tls.listener
+        return own if listener is None else {**own, "tls": listener.metrics()}
 
     async def status(self) -> dict[str, Any]:
         """For ``ntm-server status``."""
@@ -263,10 +282,12 @@ class Serving:
             "uptime_s": round(time.monotonic() - self._began, 1),
             "roles": {},
         }
-        for name, numbers in self.metrics().items():
+        for name, role in self.running.items():
+            numbers = role.metrics()
             result["roles"][name] = numbers
             if name in self.files:
                 result["roles"][name] = {**_about(self.files[name].enrolment()), **numbers}
+        result["tls"] = self.tls.status()
         accounts = self._desk.accounts
         if accounts is not None:
             counts = await accounts.run(_counts)

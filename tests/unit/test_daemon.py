@@ -87,6 +87,7 @@ class Member:
     name = "laptop.home.test"
     domain = "home.test"
     endpoints = ()
+    ca = b""
 
     def identity(self) -> None:
         return None

@@ -342,7 +342,8 @@ def inviting(data: Path, *program: str) -> Iterator[Callable[[], str]]:
         port = probe.getsockname()[1]
     server = subprocess.Popen(
         [*program, "all", "--data", str(data), "--domain", "home.test", "--listen", "127.0.0.1",
-         "--https-port", str(port), "--udp-port", str(port - 9), "--dns-port", "0"],
+         "--https-port", str(port), "--udp-port", str(port - 9), "--dns-port", "0",
+         "--tls-port", "0"],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     assert server.stdout is not None

@@ -38,6 +38,12 @@ from ntmd.runtime.enrolment import Enrolment, encode
 HOUR = 3_600_000
 
 
+@pytest.fixture(autouse=True)
+def _nobody_at_443(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The port tried besides is one that nobody has, whatever else runs on this machine."""
+    monkeypatch.setattr(account, "HTTPS", 1)
+
+
 class Running:
     """An account server on an event loop in a thread of its own."""
 

@@ -26,7 +26,7 @@ HOME = ("--domain", "home.test")
 def running(role: str, data: Path, *options: str) -> Iterator[int]:
     """A server that is ready; its HTTPS port."""
     port = free_port()
-    ports = ["--udp-port", str(port - 9)]
+    ports = ["--udp-port", str(port - 9)] + (["--tls-port", "0"] if role != "as" else [])
     if role != "rs":
         ports += ["--https-port", str(port), "--dns-port", "0"]
     process = subprocess.Popen(
