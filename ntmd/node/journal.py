@@ -22,6 +22,10 @@ ENTRIES = 256
 WATCHED = 5.0  # activity this long after a move belongs to it, seconds
 REPORT_WITHIN = 1.5  # the other end's report comes in this time or is not waited for, seconds
 BEFORE = 1.0  # a hole may have begun this long before the move was noticed, seconds
+AROUND = 1.0  # ... or this long after it; later only if datagrams were lost in it, seconds
+OUTAGE = 30.0  # with losses it may also have begun this long before: it was not idleness, seconds
+OVERTAKEN = 0.5  # data on the new path may close the hole this long before the Move is read, s
+REMEMBERED = 1024  # tunnels whose last hole is known
 
 
 @dataclass(slots=True)
@@ -81,6 +85,26 @@ class Handover:
         return None if instant is None else round(max(0.0, instant - self.started) * 1000, 1)
 
 
+@dataclass(frozen=True, slots=True)
+class _Recent:
+    """A tunnel's latest long hole, the totals before it, and the totals now."""
+
+    gap: float
+    gap_at: float
+    lost_before: int
+    duplicated_before: int
+    lost: int
+    duplicated: int
+
+    def then(self, event: TunnelActivity) -> _Recent:
+        """What is known after one more report."""
+        gap, gap_at = self.gap, self.gap_at
+        lost, duplicated = self.lost_before, self.duplicated_before
+        if event.gap >= gap or gap_at + gap < event.gap_at + event.gap - OVERTAKEN:
+            gap, gap_at, lost, duplicated = event.gap, event.gap_at, self.lost, self.duplicated
+        return _Recent(gap, gap_at, lost, duplicated, event.lost, event.duplicated)
+
+
 class Journal:
     """The last moves, oldest first; ``followers`` are told of each finished entry."""
 
@@ -89,6 +113,7 @@ class Journal:
         self.entries: list[Handover] = []
         self._open: dict[int, Handover] = {}
         self._implicit = 0
+        self._recent: dict[int, _Recent] = {}
         self.followers: list[Callable[[dict[str, Any]], None]] = []
 
     def begin(
@@ -128,10 +153,16 @@ class Journal:
             own=own,
             seq=seq if told else 0,
         )
-        activity = tunnel.activity
-        if activity is not None:
-            entry.base_lost, entry.base_duplicated = activity.lost, activity.duplicated
-            entry.base_tx = activity.tx_packets
+        if tunnel.activity is not None:
+            entry.base_tx = tunnel.activity.tx_packets
+        recent = self._recent.get(tunnel.number)
+        if recent is not None:
+            entry.base_lost, entry.base_duplicated = recent.lost, recent.duplicated
+            if _belongs(entry, recent.gap, recent.gap_at, recent.lost - recent.lost_before):
+                entry.gap, entry.base_lost = recent.gap, recent.lost_before
+                entry.base_duplicated = recent.duplicated_before
+                entry.lost = recent.lost - recent.lost_before
+                entry.duplicated = recent.duplicated - recent.duplicated_before
         self.entries.append(entry)
         del self.entries[:-ENTRIES]
         self._open[tunnel.number] = entry
@@ -175,11 +206,12 @@ class Journal:
 
     def activity(self, tunnel: Tunnel, event: TunnelActivity, now: float) -> None:
         """Running totals while a move is watched: the longest hole and what was lost."""
+        before = self._note(tunnel.number, event)
         entry = self._open.get(tunnel.number)
         if entry is None:
             return
-        end = event.gap_at + event.gap
-        if event.gap > entry.gap and end >= entry.started and event.gap_at >= self._floor(entry):
+        missed = event.lost - before.lost if before is not None else 0
+        if event.gap > entry.gap and _belongs(entry, event.gap, event.gap_at, missed):
             entry.gap = event.gap
         if event.last_rx > entry.started and entry.first_in is None:
             entry.first_in = event.last_rx
@@ -188,10 +220,16 @@ class Journal:
         entry.lost = max(0, event.lost - entry.base_lost)
         entry.duplicated = max(0, event.duplicated - entry.base_duplicated)
 
-    @staticmethod
-    def _floor(entry: Handover) -> float:
-        """Holes that began long before the move are idleness, not the move's."""
-        return entry.started - BEFORE
+    def _note(self, number: int, event: TunnelActivity) -> _Recent | None:
+        """Remember a report; returns what was known before it."""
+        before = self._recent.pop(number, None)
+        known = before or _Recent(
+            0.0, 0.0, event.lost, event.duplicated, event.lost, event.duplicated
+        )
+        self._recent[number] = known.then(event)
+        while len(self._recent) > REMEMBERED:
+            del self._recent[next(iter(self._recent))]
+        return before
 
     def reported(self, tunnel: Tunnel, report: MoveReport, now: float) -> None:
         """The other end tells what it noticed of a move; unknown ones are ignored."""
@@ -231,3 +269,10 @@ class Journal:
         self._common.tell("info", "handover", **shown)
         for follower in self.followers:
             follower(shown)
+
+
+def _belongs(entry: Handover, gap: float, gap_at: float, missed: int) -> bool:
+    """Whether a hole is this move's: it ended around or after it, and was not mere idleness."""
+    before, after = (OUTAGE, WATCHED) if missed > 0 else (BEFORE, AROUND)
+    begun = entry.started - before <= gap_at <= entry.started + after
+    return begun and gap_at + gap >= entry.started - OVERTAKEN
