@@ -54,6 +54,9 @@ class Settings:
     keylog: Path | None = None
     """File that gets the session keys, for reading captures; None: none are written."""
 
+    rekey: int = 120
+    """Age in seconds, 3 to 120, at which data keys in use are replaced."""
+
     name: str = ""
     """Name asked for at the first start (one label); empty: the host's name."""
 
@@ -105,6 +108,13 @@ def _proxy(text: Any) -> str:
     return str(text)
 
 
+def _rekey(text: Any) -> int:
+    seconds = int(text)
+    if not 3 <= seconds <= 120:
+        raise ValueError("keys are replaced after 3 to 120 seconds")
+    return seconds
+
+
 def _verbosity(text: Any) -> int:
     words = {"quiet": -1, "normal": 0, "verbose": 1}
     number = words[text] if text in words else int(text)
@@ -138,6 +148,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "verbosity": _verbosity,
     "trace": _path,
     "keylog": _path,
+    "rekey": _rekey,
     "name": str,
     "join": str,
     "proxy": _proxy,

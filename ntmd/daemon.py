@@ -152,7 +152,10 @@ class Daemon:
 
     def _node_settings(self) -> NodeSettings:
         return NodeSettings(
-            interface=self.settings.interface, port=self.settings.port, version=__version__
+            interface=self.settings.interface,
+            port=self.settings.port,
+            rekey_after=float(self.settings.rekey),
+            version=__version__,
         )
 
     # ------------------------------------------------------------------ events

@@ -30,6 +30,7 @@ OPTIONS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (("--keylog",), {"metavar": "FILE", "help": "Session keys, for reading captures."}),
     (("--plane",), {"type": click.Choice(PLANES), "help": "Data plane [auto]."}),
     (("--dns",), {"type": click.Choice(DNS_MODES), "help": "How names get here [auto]."}),
+    (("--rekey",), {"type": click.IntRange(3, 120), "help": "Seconds between data keys [120]."}),
     (("--port",), {"type": click.IntRange(0, 65535), "help": "UDP port, 0 is any [0]."}),
 ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ntmd.proto.timing import TUN_MTU
+from ntmd.proto.timing import REKEY_AFTER, TUN_MTU
 from ntmd.proto.types import Endpoint, Peer
 
 
@@ -12,12 +12,15 @@ from ntmd.proto.types import Endpoint, Peer
 class NodeSettings:
     """How this node behaves.
 
-    ``port`` is the UDP port of every own socket (0: any free one); ``mtu`` that of the TUN.
+    ``port`` is the UDP port of every own socket (0: any free one); ``mtu`` that of the TUN;
+    ``rekey_after`` the age in seconds at which the initiator replaces a data key in use, at most
+    120 (rule C1); the other end follows at 150/120 of it.
     """
 
     interface: str = "ntm0"
     port: int = 0
     mtu: int = TUN_MTU
+    rekey_after: float = REKEY_AFTER
     plane: str = "python"
     version: str = "0.1.0"
 

@@ -250,13 +250,18 @@ class Steering:
         session = tunnel.session()
         if session is None:
             return
-        limit = REKEY_AFTER if session.initiator else REKEY_AFTER_RESPONDER
+        limit = self._common.settings.rekey_after
+        if not session.initiator:
+            limit *= REKEY_AFTER_RESPONDER / REKEY_AFTER
         if now - session.born >= limit:
             self.rekey(tunnel, now)
 
+    def _rekey_pause(self) -> float:
+        return min(REKEY_PAUSE, self._common.settings.rekey_after * 0.8)
+
     def rekey(self, tunnel: Tunnel, now: float) -> None:
         """Fresh keys beside the old ones; while relayed, look again for a direct way."""
-        if tunnel.handle is None or now - tunnel.rekeyed_at < REKEY_PAUSE:
+        if tunnel.handle is None or now - tunnel.rekeyed_at < self._rekey_pause():
             return
         tunnel.rekeyed_at = now
         self._common.engine.rekey(tunnel.handle, now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -74,7 +74,7 @@ class Town:
         self.nodes.append(node)
         return node
 
-    def join(self, *places: tuple[str, Nat]) -> list[Node]:
+    def join(self, *places: tuple[str, Nat], options: Sequence[str] = ()) -> list[Node]:
         """Joined nodes, (name, NAT) each, all at the same time."""
         url = self.server.invite("--reusable")
         made = []
@@ -82,7 +82,7 @@ class Town:
             host = self.lab.space(name)
             self.lab.plug(host, "eth0", nat)
             made.append(Node(host, self.folder / name, name))
-        together(functools.partial(node.join, url, "--dns", "file") for node in made)
+        together(functools.partial(node.join, url, "--dns", "file", *options) for node in made)
         self.nodes += made
         return made
 

@@ -61,6 +61,8 @@ def test_arguments_lead_to_the_same_settings(system: Path, state: Path) -> None:
         ("port", "65536"),
         ("port", "-1"),
         ("dns", "maybe"),
+        ("rekey", 2),
+        ("rekey", "121"),
         ("plane", "rust"),
         ("interface", "far-too-long-name"),
         ("interface", "a/b"),

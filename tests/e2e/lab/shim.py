@@ -18,6 +18,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -70,9 +71,10 @@ class Shim:
             os.close(descriptor)
 
     def set(self, **changes: Any) -> dict[str, int]:
-        """Change the impairment; returns the counters so far: passed, lost, overflowed."""
+        """Change the impairment; returns the counters so far: passed, lost, overflowed, and
+        ``lost a 308`` for packets of 308 bytes lost on their way from end a to b."""
         self._socket.send(json.dumps(changes).encode())
-        answer: dict[str, int] = json.loads(self._socket.recv(4096))
+        answer: dict[str, int] = json.loads(self._socket.recv(1 << 16))
         return answer
 
     def counters(self) -> dict[str, int]:
@@ -94,7 +96,7 @@ def main(seed: str, *descriptors: str) -> None:
     left, right, control_fd = (int(d) for d in descriptors)
     control = socket.socket(fileno=control_fd)
     dice = random.Random(int(seed))
-    impairment, counters = Impairment(), {"passed": 0, "lost": 0, "overflowed": 0}
+    impairment, counters = Impairment(), Counter(passed=0, lost=0, overflowed=0)
     queue: list[tuple[float, int, int, bytes]] = []
     last = {left: 0.0, right: 0.0}
     poll = select.poll()
@@ -127,6 +129,7 @@ def main(seed: str, *descriptors: str) -> None:
                     break
                 if impairment.down or dice.random() < impairment.loss:
                     counters["lost"] += 1
+                    counters[f"lost {'a' if descriptor == left else 'b'} {len(packet)}"] += 1
                     continue
                 if len(queue) >= impairment.queue:
                     counters["overflowed"] += 1
