@@ -1,6 +1,6 @@
 """``make bench``: ntmd side by side with wireguard-go and the bare path, in one run.
 
-    python -m tests.bench [--rounds 5 | --quick] [--seconds 1.5] [--out out/bench.json]
+    python -m tests.bench [--rounds 5 | --quick] [--long] [--seconds 1.5] [--out out/bench.json]
 
 Needs root, Go, iperf3 and wireguard-tools. Both ends and all generators share this machine's cores.
 Rounds are interleaved, the order rotates; the JSON holds every round.
@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.bench import load, road, table, wireguard
+from tests.bench import load, rest, road, table, wireguard
 from tests.e2e.actors import Node, Server, wait_for
 from tests.e2e.lab import Lab
 
@@ -120,7 +120,8 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         place.mkdir()
         row = attempt(f"road {number + 1}", partial(road.round_trip, place))
         waits.append({"round": number, **row})
-    return {"setup": setup, "speed": speed, "waiting": waits}
+    others = rest.measure(folder, rounds=options.rounds, long=options.long)
+    return {"setup": setup, "speed": speed, "waiting": waits, "rest": others}
 
 
 def main() -> int:
@@ -128,6 +129,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="two rounds of one second")
+    parser.add_argument("--long", action="store_true", help="also a node that idles for 300 s")
     parser.add_argument("--seconds", type=float, default=1.5, help="of each iperf3 run")
     parser.add_argument("--out", type=Path, default=Path("out/bench.json"))
     options = parser.parse_args()
@@ -139,7 +141,7 @@ def main() -> int:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="ntmd-bench-") as folder:
         found = run(options, Path(folder))
-    text = table.report(found["setup"], found["speed"], found["waiting"])
+    text = table.report(found["setup"], found["speed"], found["waiting"], found["rest"])
     options.out.write_text(json.dumps({**found, "report": text.splitlines()}, indent=1) + "\n")
     print(f"\n{text}\n\nwritten: {options.out}", flush=True)
     return 0

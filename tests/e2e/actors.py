@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from ntmd.runtime.control import ControlClient
 from tests.e2e.lab.netns import CommandError, Namespace
 
 BIN = Path(sys.executable).parent
@@ -129,9 +130,15 @@ class Node:
         answer: dict[str, Any] = json.loads(self.ntmd("status", "--json").stdout)
         return answer
 
+    def look(self) -> dict[str, Any]:
+        """The status without starting a program: for whoever looks often, or measures time."""
+        with ControlClient(self.state / "ntmd.sock") as client:
+            answer: dict[str, Any] = client.ask("status")
+        return answer
+
     def peer(self, name: str) -> dict[str, Any]:
         """The peer's part of the status."""
-        for peer in self.status()["peers"]:
+        for peer in self.look()["peers"]:
             if peer["name"] == name:
                 found: dict[str, Any] = peer
                 return found

@@ -51,6 +51,9 @@ for line in sys.stdin:
     print("answer", client.recv(65536).decode().strip(), flush=True)
 """
 
+MARK = b"ntm-cleartext-marker"
+"""Stands in everything that the programs say, so that a capture shows whether it can be read."""
+
 UDP_IN = """
 import json, socket, sys, time
 server = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
@@ -69,11 +72,12 @@ UDP_OUT = """
 import socket, sys, time
 client = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
 client.connect(socket.getaddrinfo(sys.argv[1], int(sys.argv[2]), socket.AF_INET6)[0][4])
+fill = (b"MARK" * 80)[: int(sys.argv[5]) - 8]
 interval, end = float(sys.argv[3]), time.monotonic() + float(sys.argv[4])
 number, due = 0, time.monotonic()
 while due < end:
     try:
-        client.send(b"%08d" % number + bytes(192))
+        client.send(b"%08d" % number + fill)
     except OSError:
         pass
     number += 1
@@ -86,7 +90,7 @@ for _ in range(3):
         break
     time.sleep(0.3)
 print(number)
-"""
+""".replace("MARK", MARK.decode())
 
 
 class Sshd:
@@ -162,7 +166,7 @@ def ssh_session(host: Namespace, sshd: Sshd, to: str) -> Lines:
         host, "ssh", "-6", "-T", "-i", str(sshd.folder / "key"),
         "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
         "-o", "BatchMode=yes", "-o", "TCPKeepAlive=no", f"root@{to}",
-        "echo $SSH_CONNECTION; while :; do echo tick; sleep 0.1; done",
+        f"echo via $SSH_CONNECTION; while :; do echo tick {MARK.decode()}; sleep 0.1; done",
     )  # fmt: skip
 
 
@@ -175,7 +179,8 @@ class Download:
         self.served = folder / "served"
         self.served.mkdir()
         self.source, self.copy = self.served / "file", folder / "copy"
-        self.source.write_bytes(os.urandom(size))
+        block = os.urandom(4096 - len(MARK)) + MARK
+        self.source.write_bytes(block * (size // len(block)))
         server.start(
             sys.executable, "-m", "http.server", "8080", "--bind", "::",
             "--directory", str(self.served), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -237,13 +242,23 @@ class UdpFlow:
         seconds: float,
         rate: int = 100,
         port: int = 9999,
+        size: int = 200,
     ) -> None:
         self.rate = rate
+        self.arrivals: list[float] = []  # seconds of the monotonic clock, after the end
         self.notes = folder / f"udp{port}.json"
         self._in = receiver.start(sys.executable, "-c", UDP_IN, str(port), str(self.notes))
         time.sleep(0.3)
         self._out = Lines(
-            sender, sys.executable, "-c", UDP_OUT, to, str(port), str(1 / rate), str(seconds)
+            sender,
+            sys.executable,
+            "-c",
+            UDP_OUT,
+            to,
+            str(port),
+            str(1 / rate),
+            str(seconds),
+            str(size),
         )
         self._seconds = seconds
 
@@ -254,7 +269,7 @@ class UdpFlow:
         self._out._thread.join(timeout=5)
         sent = int(self._out.at[-1][1])
         noted = {int(n): at for n, at in json.loads(self.notes.read_text()).items()}
-        times = sorted(at[0] for at in noted.values())
+        times = self.arrivals = sorted(at[0] for at in noted.values())
         gaps = [b - a for a, b in pairwise(times)]
         return {
             "sent": sent,

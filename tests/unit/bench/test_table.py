@@ -47,3 +47,12 @@ def test_report_shows_misses() -> None:
     (silent,) = [line for line in lines if "mover silent: gap" in line]
     assert silent.endswith("| <= 300 ms | 301 (301 to 301) | **not met** |")
     assert "- date: today" in lines
+
+
+def test_report_has_what_was_measured_apart_and_says_what_was_not() -> None:
+    rest: list[dict[str, Any]] = [{"rss_ten_mib": 81.0}, {"idle_move_ms": 70.0}]
+    text = report({}, speed((2.0,)), [WAITS], rest)
+    assert "ten tunnels, MiB | <= 80 | 81.00 (81.00 to 81.00) | **not met** |" in text
+    assert "peer pings | <= 300 ms | 70.00 (70.00 to 70.00) | met |" in text
+    assert "the idle node over 300 s (--long)" in text
+    assert "(--long)" not in report({}, speed((2.0,)), [WAITS], [{"idle_cpu_percent": 0.01}])
