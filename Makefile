@@ -33,7 +33,7 @@ sim: test-setup
 	$(PY) -m pytest -q -n 2 tests/sim tests/model
 
 e2e: test-setup
-	$(PY) -m pytest -q -m e2e tests/e2e
+	$(PY) -m pytest -q -n 3 --dist worksteal -m e2e tests/e2e
 
 test: check unit sim e2e mutants
 

@@ -9,10 +9,16 @@ import time
 from pathlib import Path
 
 from tests.e2e.actors import Node, Server, wait_for
+from tests.e2e.capture import INNER_SYN, Capture, tun_bytes
 from tests.e2e.lab import Lab
-from tests.e2e.programs import Download, IdleTcp, Sshd, UdpFlow, ssh_session
+from tests.e2e.programs import MARK, Download, IdleTcp, Sshd, UdpFlow, ssh_session
 
 BEGAN = time.monotonic()
+BEFORE = (
+    ("ping", "-6", "-c1", "-W2", "desk.home.test"),
+    ("curl", "-6", "-sS", "-m5", "http://desk.home.test:8080/"),
+    ("ssh", "-6", "-o", "BatchMode=yes", "root@desk.home.test", "true"),
+)
 
 
 def say(text: str) -> None:
@@ -43,11 +49,12 @@ def story(folder: Path, size: int, rate: str) -> bool:
         eth0 = lab.plug(laptop.host, "eth0", home)
         lab.plug(desk.host, "eth0", flat)
 
-        say("before ntmd, the same programs fail: ping desk.home.test says")
-        failed = laptop.host.run("ping", "-6", "-c1", "-W2", "desk.home.test", check=False)
-        say(f"    {(failed.stderr or failed.stdout).strip().splitlines()[-1]}")
-        if failed.returncode == 0:
-            return False
+        say("before ntmd, the same programs fail:")
+        for words in BEFORE:
+            failed = laptop.host.run(*words, check=False)
+            say(f"    {words[0]}: {(failed.stderr or failed.stdout).strip().splitlines()[-1]}")
+            if failed.returncode == 0:
+                return False
 
         server = Server(public, folder / "server", "home.test", ["198.51.100.1", "198.51.100.2"])
         say(f"ntm-server all --domain home.test: ready in {server.start():.1f} s")
@@ -65,20 +72,28 @@ def story(folder: Path, size: int, rate: str) -> bool:
 
         sshd = Sshd(desk.host, folder)
         time.sleep(0.5)
+        wires = [
+            Capture(host, "eth0", folder / f"{host.label}.pcap")
+            for host in (laptop.host, desk.host)
+        ]
         say("starting ssh, curl, an idle TCP connection and 100 UDP datagrams a second")
         session = ssh_session(laptop.host, sshd, "desk.home.test")
         session.wait_line("tick", 15)
         download = Download(desk.host, laptop.host, folder, "desk.home.test", size, rate)
         idle = IdleTcp(desk.host, laptop.host, "desk.home.test")
         flow = UdpFlow(laptop.host, desk.host, folder, "desk.home.test", seconds=8)
-        idle.speak("before")
+        idle.speak(f"before-{MARK.decode()}")
+        syn = Capture(laptop.host, "ntm0", folder / "syn.pcap", INNER_SYN)
         time.sleep(2)
+        seen_by = [wires.pop(0)]
+        datagrams = seen_by[0].stop()
 
         say("the laptop walks out of the house: eth0 is gone, wlan0 behind another NAT is there")
         lab.unplug(eth0)
         lab.plug(laptop.host, "wlan0", away)
+        wires.append(Capture(laptop.host, "wlan0", folder / "wlan0.pcap"))
         time.sleep(3)
-        seen = idle.speak("after")
+        seen = idle.speak(f"after-{MARK.decode()}")
         alive = session.alive() and time.monotonic() - session.at[-1][0] < 1
         moved = flow.finish()
         right, told = download.finish(60)
@@ -95,11 +110,18 @@ def story(folder: Path, size: int, rate: str) -> bool:
             ("UDP 100/s", moved["lost"] < 50, f"{moved['gap_ms']:.0f}", counted),
         ]
         table(rows, before, after)
+        datagrams += sum(wire.stop() for wire in wires)
+        readable = [wire.file.stem for wire in seen_by + wires if wire.holds(MARK)]
+        again = syn.stop()
+        given, taken = tun_bytes(laptop.host)
+        say(f"the laptop's TUN carried {given:,} bytes in, {taken:,} out")
+        say(f"captures of all uplinks: {datagrams:,} packets, readable: {readable or 'nothing'}")
+        say(f"new connections inside the tunnel since the start: {again}")
         session.stop()
         for node in (laptop, desk):
             node.ntmd("down")
         say(f"server ended with exit code {server.stop()}")
-        return all(row[1] for row in rows)
+        return all(row[1] for row in rows) and not readable and not again and given > size
 
 
 def describe(path: dict[str, object]) -> str:

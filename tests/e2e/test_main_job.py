@@ -1,43 +1,75 @@
-"""The main job on a real kernel: two programs talk across two NATs while one end moves."""
+"""The main job on a real kernel: two programs talk across two NATs."""
 
 from __future__ import annotations
 
-import time
+import sys
 from pathlib import Path
 
-import pytest
-
-from tests.e2e.actors import wait_for
+from tests.bench.load import iperf
+from tests.e2e.actors import Node, wait_for
+from tests.e2e.capture import Capture, tun_bytes
 from tests.e2e.conftest import Town
-from tests.e2e.lab.nats import NatKind
-from tests.e2e.programs import Download, IdleTcp, Sshd, UdpFlow, ssh_session
+from tests.e2e.lab.netns import Namespace
+from tests.e2e.programs import MARK, IdleTcp, Sshd
 
 DESK = "desk.home.test"
 
 
+def programs(host: Namespace, folder: Path) -> dict[str, bool]:
+    """Which programs reach the desk by its name, each started once."""
+    commands = {
+        "ping": ("ping", "-6", "-c1", "-W3", DESK),
+        "curl": ("curl", "-6", "-sS", "-m5", "--retry", "0", f"http://{DESK}:8080/"),
+        "ssh": (
+            "ssh", "-6", "-i", str(folder / "ssh" / "key"), "-o", "BatchMode=yes",
+            "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
+            "-o", "ConnectTimeout=5", f"root@{DESK}", "true",
+        ),
+    }  # fmt: skip
+    return {
+        name: host.run(*command, check=False).returncode == 0 for name, command in commands.items()
+    }
+
+
 def test_names_tunnel_and_cleartext(town: Town, tmp_path: Path) -> None:
-    """By name, from cold, direct in the end, and nothing readable on the uplink."""
-    laptop = town.node("laptop", town.lab.nat())
-    before = laptop.host.run("ping", "-6", "-c1", "-W1", DESK, check=False)
-    assert before.returncode != 0  # nobody of that name yet
+    """What fails without ntmd works with it, by name, from cold, direct in the end; it goes through
+    the TUN, and nothing of it can be read on any uplink. After ``down`` it fails again."""
     desk = town.node("desk", town.lab.nat())
-    capture = tmp_path / "uplink.pcap"
-    tcpdump = laptop.host.start(
-        "tcpdump", "-i", "eth0", "--immediate-mode", "-U", "-w", str(capture)
-    )
-    wait_for(lambda: capture.exists() and capture.stat().st_size > 0, 5)
-    assert "1 received" in laptop.ping(DESK, "-c1", "-W5")
+    Sshd(desk.host, tmp_path)
+    desk.host.start(sys.executable, "-m", "http.server", "8080", "--bind", "::", "-d", "/var/empty")
+    host = town.lab.space("laptop")
+    town.lab.plug(host, "eth0", town.lab.nat())
+    laptop = Node(host, tmp_path / "laptop", "laptop")
+    assert not any(programs(host, tmp_path).values()), "these programs must need ntmd"
+    laptop.join(town.server.invite(), "--dns", "file")
+    wires = [Capture(node.host, "eth0", tmp_path / f"{node.name}.pcap") for node in (laptop, desk)]
+    assert all(programs(host, tmp_path).values())
     wait_for(lambda: laptop.path_kind(DESK) == "direct", 10)
-    idle = IdleTcp(desk.host, laptop.host, DESK)
-    idle.speak("ntm-cleartext-marker" * 100)
-    wait_for(lambda: capture.stat().st_size > 4000, 5)  # the word and its echo, sealed
+    idle = IdleTcp(desk.host, host, DESK)
+    idle.speak(MARK.decode() * 100)
     status = laptop.status()
     assert status["self"]["plane"] == "python"
     assert status["peers"][0]["tx_packets"] > 0
-    tcpdump.terminate()
-    tcpdump.wait()
-    wire = capture.read_bytes()
-    assert b"ntm-cleartext-marker" not in wire
+    assert min(tun_bytes(host)) > len(MARK) * 100
+    for wire in wires:
+        assert wire.stop() > 20
+        assert not wire.holds(MARK)
+        assert not wire.holds(b"SSH-2.0"), "ssh's greeting is in clear outside a tunnel"
+    laptop.ntmd("down")
+    assert not any(programs(host, tmp_path).values())
+
+
+def test_iperf3_through_the_tunnel(town: Town) -> None:
+    """A load generator of others, TCP and UDP, both ways."""
+    laptop, desk = town.join(("laptop", town.lab.nat()), ("desk", town.lab.nat()))
+    laptop.ping(DESK, "-c1", "-W5")
+    wait_for(lambda: laptop.path_kind(DESK) == "direct", 10)
+    moved = 0.0
+    for options in ((), ("-R",), ("-u", "-b", "20M", "-l", "1200")):
+        rate, amount = iperf(laptop.host, desk.host, DESK, 1, *options)
+        assert rate > 0.015, (options, rate)
+        moved += amount
+    assert sum(tun_bytes(laptop.host)) > moved
 
 
 def test_v4_only_to_v6_only(town: Town) -> None:
@@ -45,39 +77,6 @@ def test_v4_only_to_v6_only(town: Town) -> None:
     town.node("desk", town.lab.nat(v4=False, v6=True))
     assert "3 received" in laptop.ping(DESK, "-c3", "-i0.3", "-W5")
     assert laptop.path_kind(DESK) == "relay"
-
-
-@pytest.mark.parametrize("kind", ["port-restricted", "symmetric"])
-def test_programs_survive_a_hard_move(town: Town, tmp_path: Path, kind: NatKind) -> None:
-    """ssh, curl, an idle TCP connection and a UDP flow, over a move to a NAT never seen."""
-    laptop, desk = town.node("laptop", town.lab.nat(kind)), town.node("desk", town.lab.nat(kind))
-    laptop.ping(DESK, "-c1", "-W5")
-    sshd = Sshd(desk.host, tmp_path)
-    time.sleep(0.5)
-    session = ssh_session(laptop.host, sshd, DESK)
-    session.wait_line("tick", 15)
-    download = Download(desk.host, laptop.host, tmp_path, DESK, 8_000_000, "2M")
-    idle = IdleTcp(desk.host, laptop.host, DESK)
-    idle.speak("before")
-    flow = UdpFlow(laptop.host, desk.host, tmp_path, DESK, seconds=6)
-    address = laptop.status()["self"]["address"]
-    time.sleep(2)
-    laptop.host.ip("link del eth0")
-    town.lab.plug(laptop.host, "wlan0", town.lab.nat(kind))
-    time.sleep(2)
-    idle.speak("after")
-    moved = flow.finish()
-    assert moved["gap_ms"] < 1000
-    assert session.alive()
-    assert time.monotonic() - session.at[-1][0] < 2
-    assert sshd.connections() == 1
-    assert idle.connections() == 1
-    right, said = download.finish(60)
-    assert right, said
-    status = laptop.status()
-    assert status["self"]["address"] == address
-    assert status["handovers"]
-    assert status["peers"][0]["path"]["interface"] == "wlan0"
 
 
 def test_kill_and_come_back(town: Town) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-FLOOR = 12
+FLOOR = 20
 E2E = Path(__file__).parents[1] / "e2e"
 
 

@@ -65,7 +65,7 @@ class End:
         self.activity: TunnelActivity | None = None
         self.plane = PlaneProcess(self.event)
         self.waiting = len(options.local.split(","))
-        self.storms = 0
+        self.storms, self.rate = 0, 0.0
 
     def event(self, event: Any) -> None:
         if isinstance(event, SocketOpened):
@@ -102,6 +102,7 @@ class End:
             if line[0] == "stats":
                 stats = self.plane.stats()
                 report = {"drops": stats.drops, "gauges": stats.gauges, "storms": self.storms}
+                report["storm_rate"] = self.rate
                 if self.activity is not None:
                     report["lost"] = self.activity.lost
                     report["duplicated"] = self.activity.duplicated
@@ -129,7 +130,7 @@ class End:
             while done < (loop.time() - begin) * rate:
                 self.plane.send(wishes[done % len(wishes)])
                 done += 1
-            self.storms = done
+            self.storms, self.rate = done, done / max(loop.time() - begin, 1.0)
             await asyncio.sleep(0.005)
 
 

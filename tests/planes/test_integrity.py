@@ -84,6 +84,7 @@ def test_streams_and_datagrams_arrive_whole(name: str, options: tuple[str, ...],
             assert set(stats["drops"]) <= {"out_local_only"}, stats
             assert stats["lost"] == stats["duplicated"] == 0
             assert stats["storms"] > 500
+            assert stats["storm_rate"] > 900, "a second: install, switch, remove"
             assert 0 < stats["gauges"]["tun_writes"] < STREAM / 1400, "nothing was joined"
 
 
