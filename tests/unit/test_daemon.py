@@ -221,6 +221,8 @@ def test_a_disk_that_fills_up_ends_nothing_and_shows_in_health(
     async def tell(daemon: Daemon, settings: Settings) -> None:
         await until(lambda: usable(daemon))
         store = settings.state / "store"
+        await until(lambda: any(store.iterdir()))
+        await asyncio.to_thread(daemon._writer.submit(lambda: None).result)  # all is written
         sh(f"mount -t tmpfs -o size=4k,nr_inodes=1 none {store}")
         await ask(settings, "remember")
         async with asyncio.timeout(5):
