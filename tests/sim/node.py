@@ -7,13 +7,12 @@ from functools import partial
 from typing import Any
 
 from ntmd.node.commands import ConfigureDevice, NameAnswered, RenewCertificate, StateChanged
-from ntmd.node.core import NodeCore
-from ntmd.node.inputs import DeviceReady, NameAsked, NetworkChanged, Stopping
+from ntmd.node.inputs import DeviceReady
 from ntmd.node.settings import Home, NodeSettings
 from ntmd.proto.certs import Trust
 from ntmd.proto.events import Identity
 from ntmd.proto.frame import Kind
-from ntmd.proto.io import DatagramReceived, SendDatagram, SendFailed, UserAnswered, UserAsked
+from ntmd.proto.io import DatagramReceived, SendDatagram, SendFailed
 from ntmd.proto.plane import (
     BlockInterface,
     CloseSocket,
@@ -28,14 +27,14 @@ from ntmd.proto.plane import (
     SwitchPath,
 )
 from ntmd.proto.types import Endpoint
+from tests.sim.daemon import Daemon
 from tests.sim.inner import InnerHost
-from tests.sim.machine import Host, Socket
+from tests.sim.machine import Host
 from tests.sim.plane import SimPlane
-from tests.sim.process import Birth, Process
 from tests.sim.stream import StreamClient
 
 
-class SimNode(Process):
+class SimNode(Daemon):
     """``ntmd`` on a machine. The store outlives a crash; the plane and its keys never do."""
 
     def __init__(
@@ -46,43 +45,20 @@ class SimNode(Process):
         home: Home,
         settings: NodeSettings = NodeSettings(),  # noqa: B008 - frozen
     ) -> None:
-        super().__init__(host, host.name, self._build)
-        self.identity, self.trust, self.home, self.settings = identity, trust, home, settings
+        super().__init__(host, identity, trust, home, settings)
         self.inner = InnerHost(self._into_tun, lambda: host.world.clock.now)
-        self.names: dict[int, NameAnswered] = {}
         self.name_times: dict[int, float] = {}
         self.states: list[tuple[float, str]] = []
-        self.answers: dict[int, list[UserAnswered]] = {}
         self.renewals: list[RenewCertificate] = []
         self.sealed: dict[tuple[bytes, bytes], set[bytes]] = {}  # (key, nonce) to ciphertexts
         self.sent_bytes = 0
         self.sent_to: Counter[Endpoint] = Counter()
-        self._tokens = 0
-        self._open: dict[int, Socket] = {}
         self.streams: dict[int, StreamClient] = {}
         self._links: dict[int, str] = {}  # own socket or stream to its interface
         self._blocked: dict[str, float] = {}  # interface to the end of its block
         self.plane = SimPlane(self)
 
-    def _build(self, birth: Birth) -> NodeCore:
-        return NodeCore(
-            self.settings,
-            self.identity,
-            self.trust,
-            self.home,
-            birth.stored,
-            random=birth.random,
-            now=birth.now,
-            wall_ms=birth.wall_ms,
-            persist=self._persist,
-        )
-
     # -------------------------------------------------------------- what a user does
-
-    @property
-    def name(self) -> str:
-        """The node's FQDN."""
-        return self.identity.name
 
     @property
     def address(self) -> bytes:
@@ -96,35 +72,20 @@ class SimNode(Process):
 
     def resolve(self, name: str) -> int:
         """Ask the stub resolver; the answer will be in ``names`` under the token returned."""
-        self._tokens += 1
-        self.name_times[self._tokens] = self.host.world.clock.now
-        self.post(NameAsked(self._tokens, name))
-        return self._tokens
-
-    def ask(self, what: str, **arguments: Any) -> list[UserAnswered]:
-        """Ask over the control socket; returns the (growing) list of answers."""
-        self._tokens += 1
-        self.answers[self._tokens] = []
-        self.post(UserAsked(self._tokens, what, arguments))
-        return self.answers[self._tokens]
-
-    def down(self) -> None:
-        """``ntmd down``."""
-        self.post(Stopping())
+        token = super().resolve(name)
+        self.name_times[token] = self.host.world.clock.now
+        return token
 
     # -------------------------------------------------------------- the process
 
     def opened(self) -> None:
         """Give the core the underlay."""
         self.plane = SimPlane(self)
-        self.host.on_change = self._underlay_changed
-        self.host.world.clock.after(0.0, lambda: self.post(self.host.network_state()))
+        super().opened()
 
     def closed(self) -> None:
         """The plane dies with the daemon; the TUN keeps its address."""
-        for socket in self._open.values():
-            self.host.close(socket)
-        self._open.clear()
+        super().closed()
         for stream in self.streams.values():
             stream.connection.close()
         self.streams.clear()
@@ -137,12 +98,6 @@ class SimNode(Process):
         if self.running:
             self.plane.woke()
 
-    def _underlay_changed(self, event: NetworkChanged) -> None:
-        self.post(event)
-
-    def _persist(self, key: str, value: bytes) -> None:
-        self.store[key] = value
-
     def execute(self, command: Any) -> None:
         """Carry out one command."""
         match command:
@@ -150,12 +105,9 @@ class SimNode(Process):
                 code = self.send(path.socket, data, path.remote)
                 if code:
                     self.post(SendFailed(path, code))
-            case OpenSocket():
-                self._open_socket(command)
             case CloseSocket(socket=number):
                 self.plane.command(command)
-                if number in self._open:
-                    self.host.close(self._open.pop(number))
+                super().execute(command)
                 if number in self.streams:
                     self.streams.pop(number).connection.close()
             case OpenStream():
@@ -169,12 +121,10 @@ class SimNode(Process):
                 self.plane.configured(command)
                 self.post(DeviceReady(self.settings.interface))
             case NameAnswered(token=token):
-                self.names[token] = command
+                super().execute(command)
                 self.name_times[-token] = self.host.world.clock.now
             case StateChanged(state=state):
                 self.states.append((self.host.world.clock.now, state))
-            case UserAnswered(token=token):
-                self.answers[token].append(command)
             case RenewCertificate():
                 self.renewals.append(command)
             case _:
@@ -182,14 +132,7 @@ class SimNode(Process):
 
     def _open_socket(self, wish: OpenSocket) -> None:
         self._links[wish.socket] = wish.interface
-        receive = partial(self._received, wish.socket)
-        socket = Socket(wish.family, wish.port, receive, wish.interface, wish.address)
-        try:
-            self._open[wish.socket] = self.host.bind(socket)
-        except OSError as error:
-            self.post(SocketFailed(wish.socket, error.errno or 0, str(error)))
-            return
-        self.post(SocketOpened(wish.socket, self.host.local(socket)))
+        super()._open_socket(wish)
 
     def _open_stream(self, wish: OpenStream) -> None:
         number = wish.socket

@@ -12,12 +12,11 @@ from typing import Any
 from ntm_rs.core import RsCore, RsSettings
 from ntm_rs.home import HomeDc
 from ntmd.node.commands import ConfigureDevice, NameAnswered, StateChanged
-from ntmd.node.core import NodeCore
-from ntmd.node.inputs import DeviceReady, NameAsked, NetworkChanged, Stopping
+from ntmd.node.inputs import DeviceReady
 from ntmd.node.settings import Home, NodeSettings
 from ntmd.proto import crypto
 from ntmd.proto.events import Identity
-from ntmd.proto.io import DatagramReceived, SendDatagram, SendFailed, UserAnswered, UserAsked
+from ntmd.proto.io import SendDatagram, SendFailed, UserAnswered
 from ntmd.proto.messages import RelayInfo
 from ntmd.proto.plane import (
     CloseSocket,
@@ -26,17 +25,16 @@ from ntmd.proto.plane import (
     PlanePath,
     ReleaseParked,
     RemoveTunnel,
-    SocketFailed,
-    SocketOpened,
     SwitchPath,
     TunnelActivity,
     TunnelEntry,
 )
 from ntmd.proto.types import Endpoint
-from tests.sim.machine import Host, Socket
+from tests.sim.daemon import Daemon
+from tests.sim.machine import Host
 from tests.sim.nat import NatKind
 from tests.sim.platform import Platform
-from tests.sim.process import Birth, Process
+from tests.sim.process import Birth
 from tests.sim.servers import SimServer
 from tests.sim.world import Network, World
 from tests.unit.node.fake_dc import FakeDc
@@ -44,50 +42,23 @@ from tests.unit.node.fake_dc import FakeDc
 DC_PORT, RS_PORT, PROBE_PORT = 4330, 4331, 4332
 
 
-class LabNode(Process):
+class LabNode(Daemon):
     """The production core on a machine of the world."""
 
     def __init__(self, host: Host, identity: Identity, platform: Platform, home: Home) -> None:
-        super().__init__(host, host.name, self._build)
-        self.identity, self.platform, self.home = identity, platform, home
+        super().__init__(host, identity, platform.trust, home, NodeSettings())
         self.entries: dict[int, TunnelEntry] = {}
         self.paths: dict[int, tuple[PlanePath, ...]] = {}
         self.switches: list[tuple[float, SwitchPath]] = []
-        self.names: dict[int, NameAnswered] = {}
-        self.answers: dict[int, list[UserAnswered]] = {}
         self.states: list[str] = []
         self.device: list[ConfigureDevice] = []
         self.released: list[bytes] = []
         self.other: list[Any] = []
         self.sent: list[tuple[float, SendDatagram]] = []
-        self._tokens = 0
-        self._open: dict[int, Socket] = {}
-
-    def _build(self, birth: Birth) -> NodeCore:
-        return NodeCore(
-            NodeSettings(),
-            self.identity,
-            self.platform.trust,
-            self.home,
-            birth.stored,
-            random=birth.random,
-            now=birth.now,
-            wall_ms=birth.wall_ms,
-            persist=self.store.__setitem__,
-        )
-
-    def opened(self) -> None:
-        self.host.on_change = self._changed
-        self.host.world.clock.after(0.0, lambda: self.post(self.host.network_state()))
 
     def closed(self) -> None:
-        for socket in self._open.values():
-            self.host.close(socket)
-        self._open.clear()
+        super().closed()
         self.entries.clear()
-
-    def _changed(self, event: NetworkChanged) -> None:
-        self.post(event)
 
     def execute(self, command: Any) -> None:
         match command:
@@ -97,11 +68,6 @@ class LabNode(Process):
                 code = 19 if socket is None else self.host.send(socket, data, path.remote)
                 if code:
                     self.post(SendFailed(path, code))
-            case OpenSocket():
-                self._open_socket(command)
-            case CloseSocket(socket=number):
-                if number in self._open:
-                    self.host.close(self._open.pop(number))
             case InstallTunnel(entry=entry):
                 self.entries[entry.tunnel] = entry
                 self.paths[entry.tunnel] = entry.paths
@@ -119,45 +85,14 @@ class LabNode(Process):
             case ConfigureDevice():
                 self.device.append(command)
                 self.post(DeviceReady("ntm0"))
-            case NameAnswered(token=token):
-                self.names[token] = command
-            case UserAnswered(token=token):
-                self.answers.setdefault(token, []).append(command)
             case StateChanged(state=state):
                 self.states.append(state)
             case ReleaseParked(address=address):
                 self.released.append(address)
+            case OpenSocket() | CloseSocket() | NameAnswered() | UserAnswered():
+                super().execute(command)
             case _:
                 self.other.append(command)
-
-    def _open_socket(self, wish: OpenSocket) -> None:
-        receive = partial(self._received, wish.socket)
-        socket = Socket(wish.family, wish.port, receive, wish.interface, wish.address)
-        try:
-            self._open[wish.socket] = self.host.bind(socket)
-        except OSError as error:
-            self.post(SocketFailed(wish.socket, error.errno or 0, str(error)))
-            return
-        self.post(SocketOpened(wish.socket, self.host.local(socket)))
-
-    def _received(self, number: int, data: bytes, source: Endpoint) -> None:
-        self.post(DatagramReceived(data, number, source))
-
-    # -------------------------------------------------------------- what a test does and asks
-
-    def resolve(self, name: str) -> int:
-        self._tokens += 1
-        self.post(NameAsked(self._tokens, name))
-        return self._tokens
-
-    def ask(self, what: str, **arguments: Any) -> list[UserAnswered]:
-        self._tokens += 1
-        self.answers[self._tokens] = []
-        self.post(UserAsked(self._tokens, what, arguments))
-        return self.answers[self._tokens]
-
-    def stop(self) -> None:
-        self.post(Stopping())
 
     def tunnel(self, name: str) -> Any:
         return self.core.tunnels.by_name(name)

@@ -199,7 +199,7 @@ def test_down_tells_peers_and_coordinator() -> None:
     lab = Lab()
     laptop, desk = pair(lab)
     connected(lab, laptop, desk)
-    laptop.stop()
+    laptop.down()
     lab.run(1.0)
     assert ("deregister", "") in lab.dc.core.log
     assert desk.entries == {}
