@@ -74,6 +74,19 @@ def signer_id(signer: Leaf | bytes) -> bytes:
     return sha256(signer if isinstance(signer, bytes) else signer.key)[:SIGNER_SIZE]
 
 
+def _signed(private: bytes, context: bytes, blank: bytes) -> bytes:
+    """A statement whose signature was left ``blank`` at its end, signed within ``context``."""
+    fields = blank[:-SIGNATURE_SIZE]
+    return fields + ed25519_sign(private, context + fields)
+
+
+def _check_signature(signer: Leaf, context: bytes, data: bytes, kind: str) -> None:
+    """ProtocolError ``kind`` unless ``signer`` signed the statement within ``context``."""
+    fields, signature = data[:-SIGNATURE_SIZE], data[-SIGNATURE_SIZE:]
+    if not ed25519_verify(signer.key, signature, context + fields):
+        raise ProtocolError(kind)
+
+
 # ------------------------------------------------------------------ node records
 
 
@@ -117,9 +130,9 @@ def parse_record(data: bytes) -> Record:
     return Record.unpack(data)
 
 
-def _record_input(platform_id: bytes, name: str, fields: bytes) -> bytes:
+def _record_context(platform_id: bytes, name: str) -> bytes:
     encoded = name.encode("ascii")
-    return b"ntm record 1" + platform_id + bytes((len(encoded),)) + encoded + fields
+    return b"ntm record 1" + platform_id + bytes((len(encoded),)) + encoded
 
 
 def sign_record(
@@ -139,8 +152,7 @@ def sign_record(
     unsigned = Record(
         VERSION, capabilities, address, issued_ms, expires_ms, sha256(node_key), signer, blank
     )
-    fields = unsigned.pack()[:-SIGNATURE_SIZE]
-    return fields + ed25519_sign(dc_sign_private, _record_input(platform_id, name, fields))
+    return _signed(dc_sign_private, _record_context(platform_id, name), unsigned.pack())
 
 
 def check_record(
@@ -170,9 +182,7 @@ def check_record(
         raise ProtocolError("record_prefix")
     if now_ms > record.expires_ms:
         raise ProtocolError("record_expired")
-    signed = _record_input(platform_id, name, data[:-SIGNATURE_SIZE])
-    if not ed25519_verify(dc_sign.key, record.signature, signed):
-        raise ProtocolError("record_signature")
+    _check_signature(dc_sign, _record_context(platform_id, name), data, "record_signature")
     return record
 
 
@@ -251,8 +261,7 @@ def sign_grant(
         signer_id(ed25519_public(dc_sign_private)),
         bytes(SIGNATURE_SIZE),
     )
-    fields = unsigned.pack()[:-SIGNATURE_SIZE]
-    return fields + ed25519_sign(dc_sign_private, b"ntm grant 1" + platform_id + fields)
+    return _signed(dc_sign_private, b"ntm grant 1" + platform_id, unsigned.pack())
 
 
 def check_grant(
@@ -268,7 +277,5 @@ def check_grant(
         raise ProtocolError("grant_signer")
     if now_ms > grant.expires_ms:
         raise ProtocolError("grant_expired")
-    signed = b"ntm grant 1" + platform_id + data[:-SIGNATURE_SIZE]
-    if not ed25519_verify(signer.key, grant.signature, signed):
-        raise ProtocolError("grant_signature")
+    _check_signature(signer, b"ntm grant 1" + platform_id, data, "grant_signature")
     return grant

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path as FilePath
@@ -15,9 +14,7 @@ import pytest
 
 from ntm_dc.shell import DcServer
 from ntmd.proto import messages as m
-from ntmd.proto.events import Established, Identity, MessageReceived, OpenPolicy, Replied
-from ntmd.proto.io import SendDatagram
-from ntmd.proto.session import Sequencer, SessionEngine
+from ntmd.proto.events import Established, Identity, MessageReceived, Replied
 from ntmd.proto.types import Endpoint, Path, Role
 from ntmd.runtime.clock import boot_clock, wall_ms
 from ntmd.runtime.complaints import Complaint
@@ -25,57 +22,30 @@ from ntmd.runtime.enrolment import Coordinator, Enrolment
 from ntmd.runtime.udp import open_udp
 from tests.sim.clock import Clock
 from tests.sim.platform import Platform
+from tests.unit.servers.station import EngineStation
 
 PATIENCE = 8.0
 
 
-class Station:
-    """A node's engine on a real socket; registers at each new association."""
+class Station(EngineStation):
+    """A node; registers at each new association."""
 
     def __init__(self, place: Place, identity: Identity) -> None:
-        self.place, self.identity = place, identity
-        self.socket = open_udp("127.0.0.1", 0)
-        self.at = Endpoint(*self.socket.getsockname())
-        self.replies: dict[int, Any] = {}
+        super().__init__(identity, place.platform.trust, Role.DC, place.platform_ms)
+        self.place = place
         self.registered: m.Registered | None = None
         self.called = 0
         self.directed: list[m.RouteDirection] = []
-        self.handle = -1
-        self.engine = SessionEngine(
-            identity,
-            place.platform.trust,
-            OpenPolicy((Role.DC,)),
-            random=os.urandom,
-            platform_ms=place.platform_ms,
-            sequencer=Sequencer(0, lambda mark: None),
-        )
         place.stations.append(self)
 
     def call(self) -> None:
         path = Path(1, self.place.server.endpoints[0])
         self.handle = self.engine.call(self.place.own.peer, [path], boot_clock())
 
-    def work(self) -> None:
-        now = boot_clock()
-        while True:
-            try:
-                data, source = self.socket.recvfrom(65_536)
-            except BlockingIOError:
-                break
-            self.engine.receive(data, 1, Endpoint(*source), now)
-        if (due := self.engine.deadline()) is not None and due <= now:
-            self.engine.handle_deadline(now)
-        for output in self.engine.take_outputs():
-            self.take(output, now)
-
     def take(self, output: Any, now: float) -> None:
         match output:
-            case SendDatagram(data=data, path=path):
-                self.socket.sendto(data, path.remote)
-            case Replied(request_id=number, reply=reply):
-                self.replies[number] = reply
-                if isinstance(reply, m.Registered):
-                    self.registered = reply
+            case Replied(reply=m.Registered() as reply):
+                self.registered = reply
             case Established(handle=handle, path=path, initiator=initiator):
                 self.handle = handle
                 self.called += not initiator

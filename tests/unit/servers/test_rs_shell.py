@@ -15,66 +15,36 @@ from ntm_rs.home import HomeDc
 from ntm_rs.shell import RsEnrolment, RsServer
 from ntmd.proto import messages as m
 from ntmd.proto.crypto import public_key, sha256
-from ntmd.proto.events import Established, Identity, MessageReceived, OpenPolicy, Replied
+from ntmd.proto.events import Established, Identity, MessageReceived
 from ntmd.proto.frame import Kind, pack_header
-from ntmd.proto.io import SendDatagram
 from ntmd.proto.records import sign_grant
-from ntmd.proto.session import Sequencer, SessionEngine
-from ntmd.proto.types import Endpoint, Path, Peer, Role
+from ntmd.proto.types import Path, Peer, Role
 from ntmd.runtime.clock import boot_clock, wall_ms
 from ntmd.runtime.complaints import Complaint
 from ntmd.runtime.udp import open_udp
 from tests.sim.clock import Clock
 from tests.sim.platform import Platform
+from tests.unit.servers.station import EngineStation
 
 PATIENCE = 5.0
 
 
-class Station:
-    """A session engine on a real socket."""
+class Station(EngineStation):
+    """A node, or the relay's coordinator."""
 
     def __init__(self, place: Place, identity: Identity) -> None:
-        self.place, self.identity = place, identity
-        self.socket = open_udp("127.0.0.1", 0)
-        self.at = Endpoint(*self.socket.getsockname())
-        self.replies: dict[int, Any] = {}
-        self.data: list[bytes] = []
-        self.handle = -1
-        self.engine = SessionEngine(
-            identity,
-            place.platform.trust,
-            OpenPolicy((Role.RS,)),
-            random=os.urandom,
-            platform_ms=place.platform_ms,
-            sequencer=Sequencer(0, lambda mark: None),
-        )
+        super().__init__(identity, place.platform.trust, Role.RS, place.platform_ms)
+        self.place = place
         place.stations.append(self)
 
-    def work(self) -> None:
-        now = boot_clock()
-        while True:
-            try:
-                data, source = self.socket.recvfrom(65_536)
-            except BlockingIOError:
-                break
-            if data[0] == Kind.DATA:
-                self.data.append(data)
-            else:
-                self.engine.receive(data, 1, Endpoint(*source), now)
-        if (due := self.engine.deadline()) is not None and due <= now:
-            self.engine.handle_deadline(now)
-        for output in self.engine.take_outputs():
-            match output:
-                case SendDatagram(data=data, path=path):
-                    self.socket.sendto(data, path.remote)
-                case Replied(request_id=number, reply=reply):
-                    self.replies[number] = reply
-                case Established():
-                    self.engine.set_primary(output.handle, output.path)
-                case MessageReceived(message=m.RelayRegister(id=number)):
-                    self.engine.reply(output, self.place.registered(number), now)
-                case MessageReceived(message=m.Probe(nonce=nonce)):
-                    self.engine.tell(output.handle, m.Answer(nonce, None), now, output.path)
+    def take(self, output: Any, now: float) -> None:
+        match output:
+            case Established():
+                self.engine.set_primary(output.handle, output.path)
+            case MessageReceived(message=m.RelayRegister(id=number)):
+                self.engine.reply(output, self.place.registered(number), now)
+            case MessageReceived(message=m.Probe(nonce=nonce)):
+                self.engine.tell(output.handle, m.Answer(nonce, None), now, output.path)
 
 
 class Place:
