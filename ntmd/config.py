@@ -24,6 +24,7 @@ ENVIRONMENT = "NTMD_"
 PLANES = ("auto", "native", "python")
 INHERITED = ("proxy",)  # settings that no command line shows
 DNS_MODES = ("auto", "resolved", "file", "off")
+PORTMAP_MODES = ("auto", "off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,9 @@ class Settings:
 
     dns: str = "auto"
     """How programs find names of the platform: auto, resolved, file or off."""
+
+    portmap: str = "auto"
+    """Whether home routers are asked for a port mapping (PCP, NAT-PMP, UPnP): auto or off."""
 
     verbosity: int = 0
     """How much is logged: -1 warnings only, 0 what a user notices, 1 everything."""
@@ -145,6 +149,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "port": _port,
     "plane": _choice(*PLANES),
     "dns": _choice(*DNS_MODES),
+    "portmap": _choice(*PORTMAP_MODES),
     "verbosity": _verbosity,
     "trace": _path,
     "keylog": _path,

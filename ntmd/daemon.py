@@ -22,13 +22,21 @@ from ntmd.dataplane.remote import PlaneProcess
 from ntmd.keylog import KeyLog
 from ntmd.membership import Membership, renew
 from ntmd.names import Resolver
-from ntmd.node.commands import ConfigureDevice, NameAnswered, RenewCertificate, StateChanged
+from ntmd.node.commands import (
+    ConfigureDevice,
+    EndScout,
+    NameAnswered,
+    RenewCertificate,
+    ScoutNetwork,
+    StateChanged,
+)
 from ntmd.node.core import NodeCore
 from ntmd.node.inputs import CommandFailed, DeviceReady, NetworkChanged, Stopping
 from ntmd.node.settings import NodeSettings
 from ntmd.nodefiles import NodeFiles
 from ntmd.platform import Device
 from ntmd.platform.linux.device import MARK, LinuxPlatform
+from ntmd.platform.linux.scout import Scouts
 from ntmd.progress import Progress
 from ntmd.proto.io import SendDatagram, Store, Tell, UserAnswered
 from ntmd.proto.plane import (
@@ -134,6 +142,9 @@ class Daemon:
         self._driver = Driver(core, self._execute, trace=self._trace)
         self._desk = Desk(self._driver.post, self._finish_answer)
         self._names = Resolver(self.settings.dns, self._platform, self._driver.post)
+        self._scouts = Scouts(
+            self._driver.post, self._names.resolvers, ports=self.settings.portmap == "auto"
+        )
         self._spawn(self._platform.watch(self._network_changed), "the underlay watcher")
         loop.call_later(SETTLED_WITHIN, self._settled)
         loop.call_later(USABLE_WITHIN, self._too_late)
@@ -142,6 +153,7 @@ class Daemon:
             await self._driver.run()
         finally:
             self._names.close()
+            await self._scouts.close()
             for task in self._tasks:
                 task.cancel()
             self._plane.close()
@@ -221,6 +233,10 @@ class Daemon:
                 self._spawn(self._configure(command), "configuring the TUN")
             case StateChanged():
                 self._state_changed(command)
+            case ScoutNetwork():
+                self._scouts.begin(command)
+            case EndScout():
+                self._scouts.end(command)
             case RenewCertificate():
                 self._spawn(self._renew(command.after), "renewing the certificate")
             case _:

@@ -10,6 +10,7 @@ from ntmd.node.commands import NameAnswered
 from ntmd.node.inputs import NameAsked
 from ntmd.platform import Names, Platform
 from ntmd.platform.linux.names import StubResolver
+from ntmd.platform.linux.resolvconf import system_resolvers
 from ntmd.runtime.clock import wall_ms
 from ntmd.runtime.complaints import Complaint
 from ntmd.runtime.journal import journal
@@ -72,6 +73,10 @@ class Resolver:
             return Counter()
         served = ("dns_forwarded", "dns_own")
         return {key: n for key, n in self._stub.counters.items() if key not in served}
+
+    def resolvers(self) -> tuple[str, ...]:
+        """The system's own resolvers, without the stub."""
+        return self._names.upstreams or system_resolvers()
 
     def status(self) -> dict[str, Any]:
         """The ``dns`` part of the status."""

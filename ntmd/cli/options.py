@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ntmd.config import DNS_MODES, PLANES, Settings, load
+from ntmd.config import DNS_MODES, PLANES, PORTMAP_MODES, Settings, load
 from ntmd.runtime.complaints import Complaint
 from ntmd.runtime.control import ControlClient
 
@@ -31,6 +31,10 @@ OPTIONS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (("--plane",), {"type": click.Choice(PLANES), "help": "Data plane [auto]."}),
     (("--dns",), {"type": click.Choice(DNS_MODES), "help": "How names get here [auto]."}),
     (("--rekey",), {"type": click.IntRange(3, 120), "help": "Seconds between data keys [120]."}),
+    (
+        ("--portmap",),
+        {"type": click.Choice(PORTMAP_MODES), "help": "Ask for open ports [auto]."},
+    ),
     (("--port",), {"type": click.IntRange(0, 65535), "help": "UDP port, 0 is any [0]."}),
 ]
 

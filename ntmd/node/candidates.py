@@ -97,13 +97,17 @@ def merge(
 def own_candidates(
     underlay: Underlay, reflexive: dict[int, Endpoint], limit: int
 ) -> tuple[CandidateField, ...]:
-    """Host and reflexive candidates of all open sockets, best socket first."""
+    """Host, mapped and reflexive candidates of all open sockets, best socket first."""
     found: dict[Endpoint, CandidateKind] = {}
     for socket in underlay.usable():
         local = socket.local
         seen = reflexive.get(socket.number)
         if local is not None:
             found.setdefault(Endpoint(socket.network.address, local.port), CandidateKind.HOST)
+        if socket.mapped is not None:
+            found.setdefault(socket.mapped, CandidateKind.MAPPED)
         if seen is not None:
             found.setdefault(seen, CandidateKind.REFLEXIVE)
+        if socket.outside is not None:
+            found.setdefault(socket.outside, CandidateKind.NAT64)
     return tuple(CandidateField(int(k), e) for e, k in list(found.items())[:limit])

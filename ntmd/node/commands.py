@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ntmd.proto.types import Endpoint
+
 
 @dataclass(frozen=True, slots=True)
 class ConfigureDevice:
@@ -47,3 +49,24 @@ class RenewCertificate:
     """Fetch a new certificate from the account server (answered by CertificateRenewed)."""
 
     after: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScoutNetwork:
+    """Look what the network of an own socket offers, and keep at it until :class:`EndScout`.
+
+    IPv4: a port mapping at the router (PCP, NAT-PMP, UPnP) towards ``local``. IPv6 without IPv4
+    beside it: a NAT64. Answered by ``PortMapped`` and ``Nat64Found``, or by nothing.
+    """
+
+    socket: int
+    interface: str
+    local: Endpoint
+    gateway: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndScout:
+    """The socket is gone: give its port mapping back."""
+
+    socket: int

@@ -19,7 +19,9 @@ from ntmd.node.inputs import (
     CommandFailed,
     DeviceReady,
     NameAsked,
+    Nat64Found,
     NetworkChanged,
+    PortMapped,
     Stopping,
 )
 from ntmd.node.memory import SEQUENCE, Memory
@@ -113,6 +115,7 @@ class NodeCore(Parts):
                 self._send_failed(event, now)
             case NetworkChanged():
                 self.moves.network_changed(event, now)
+                self.reach.look()
             case SocketOpened():
                 if not self.underlay.streams.opened(event, now):
                     self._socket_opened(event, now)
@@ -155,6 +158,10 @@ class NodeCore(Parts):
                 self._stop(event, now)
             case ClockRead():
                 self.common.clock.read(event.wall_ms, now)
+            case PortMapped():
+                self.reach.port_mapped(event, now)
+            case Nat64Found():
+                self.reach.nat64_found(event, now)
             case CertificateRenewed():
                 self._renewed(event, now)
             case DeviceReady():
@@ -201,7 +208,7 @@ class NodeCore(Parts):
         if data[0] != Kind.INITIATION or path.relayed or self.underlay.streams.has(path.socket):
             return True
         servers = [self.registration.uplink, *(r.uplink for r in self.relays.by_name.values())]
-        if any(path.remote in uplink.endpoints for uplink in servers):
+        if any(self.underlay.native(path) in uplink.endpoints for uplink in servers):
             return True
         if any(path in tunnel.paths.proven for tunnel in self.tunnels.all()):
             return True
@@ -242,6 +249,7 @@ class NodeCore(Parts):
         if not self.relays.by_name and self.common.memory.relays:
             self.relays.set_home(self.common.memory.relays, now)
         self.moves.socket_opened(socket, now)
+        self.reach.look()
         self.keepalive.start(now)
         if not self._greeted:
             self._greeted = True

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ntmd.proto.nat64 import Prefix
+from ntmd.proto.types import Endpoint
+
 
 @dataclass(frozen=True, slots=True)
 class UnderlayAddress:
@@ -89,3 +92,23 @@ class CertificateRenewed:
 
     certificates: tuple[bytes, ...]
     extra: dict[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PortMapped:
+    """The router in front of an own socket mapped a port to it; ``outside`` None: not any more.
+
+    ``protocol`` is pcp, nat-pmp or upnp. A hint: whether it lets anybody in shows in use.
+    """
+
+    socket: int
+    outside: Endpoint | None
+    protocol: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Nat64Found:
+    """The network of an own IPv6 socket reaches IPv4 hosts through ``prefix``."""
+
+    socket: int
+    prefix: Prefix

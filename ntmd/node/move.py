@@ -137,7 +137,7 @@ class Moves:
         ways = [w for _, w in self._relays.ways_to(tunnel.peer.key, tunnel.home_relay)][:1]
         if not tunnel.relay_only:
             if old is not None and not old.relayed:
-                ways += self._underlay.ways((old.remote,))[:1]
+                ways += self._underlay.ways((self._underlay.native(old),))[:1]
             ways += self._underlay.ways(tuple(tunnel.candidates))
         return list(dict.fromkeys(ways))[:WAYS_PER_MOVE]
 

@@ -15,6 +15,7 @@ from ntmd.node.links import Links
 from ntmd.node.move import Moves
 from ntmd.node.names import Names
 from ntmd.node.probing import Prober
+from ntmd.node.reach import Reach
 from ntmd.node.receive import Receive
 from ntmd.node.registration import Registration
 from ntmd.node.rehearsal import Rehearsal
@@ -43,6 +44,7 @@ class Parts:
         self._reach()
         self._carry()
         self._follow()
+        self._shift()
         self._move()
         self._tell()
 
@@ -122,7 +124,7 @@ class Parts:
         )
         self.steering.proved = self.follow.proved
 
-    def _move(self) -> None:
+    def _shift(self) -> None:
         """What changes between own links."""
         common = self.common
         self.announcer = Announcer(
@@ -158,6 +160,10 @@ class Parts:
         )
         self.keepalive.uneasy = self.links.uneasy
         self.keepalive.spares = self.shift.keep_warm
+
+    def _move(self) -> None:
+        """What follows the own underlay."""
+        common = self.common
         self.moves = Moves(
             common,
             self.underlay,
@@ -170,6 +176,14 @@ class Parts:
             self.announcer,
             self.shift,
             self.calls.call,
+        )
+        self.reach = Reach(
+            common,
+            self.underlay,
+            self.prober,
+            self.registration.uplink,
+            self._reachable,
+            self.moves.socket_opened,
         )
 
     def _tell(self) -> None:
@@ -257,6 +271,11 @@ class Parts:
             if isinstance(tunnel.state, Open):
                 self.steering.say_candidates(tunnel, now)
                 self.steering.explore(tunnel, now)
+
+    def _reachable(self, now: float) -> None:
+        """There is another way to reach this node: coordinator and peers are told."""
+        self.registration.refresh(now)
+        self._seen(now)
 
     def _rescue(self, tunnel: Tunnel, now: float) -> None:
         """Nothing answers on any way: shake hands anew, and ask the coordinator beside it."""

@@ -117,8 +117,9 @@ class Registration:
         path = self.uplink.path
         if path is not None and not self.uplink.race.carries:
             stored = self._common.memory.coordinator
-            rest = tuple(e for e in stored if e != path.remote)
-            self._common.memory.keep_coordinator((path.remote, *rest)[:8])
+            there = self._underlay.native(path)
+            rest = tuple(e for e in stored if e != there)
+            self._common.memory.keep_coordinator((there, *rest)[:8])
         self.refresh(now)
 
     def _down(self, now: float) -> None:

@@ -372,7 +372,7 @@ class Relays:
     def name_of(self, path: Path) -> str:
         """Which relay a relayed path passes."""
         for name, relay in self.by_name.items():
-            if path.remote in relay.info.endpoints or path.remote in relay.info.tls:
+            if self._underlay.native(path) in (*relay.info.endpoints, *relay.info.tls):
                 return name
         return ""
 

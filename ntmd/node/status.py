@@ -90,6 +90,9 @@ class Status:
             "reflexive": str(seen) if seen else None,
             "mapping": facts.mapping.value,
             "filtering": facts.filtering.value,
+            "mapped": str(socket.mapped) if socket.mapped else None,
+            "mapped_by": socket.mapped_by or None,
+            "nat64": str(socket.nat64) if socket.nat64 else None,
             "usable": socket.local is not None,
             "udp": self._udp(socket, seen is not None),
         }

@@ -209,8 +209,9 @@ class Steering:
         """A sealed frame came directly: the peer can be reached there, perhaps."""
         if path.relayed or tunnel.relay_only or path in tunnel.paths.proven:
             return
-        if path.remote not in tunnel.candidates:
-            found = CandidateField(int(CandidateKind.REFLEXIVE), path.remote)
+        remote = self._underlay.native(path)
+        if remote not in tunnel.candidates:
+            found = CandidateField(int(CandidateKind.REFLEXIVE), remote)
             tunnel.candidates = merge(tunnel.candidates, (found,))
         self.challenge(tunnel, path, now)
 

@@ -252,7 +252,7 @@ class Tunnels:
             )
             if not resumption or resumption[0].id != fresh.id:
                 resumption = (fresh, *resumption)[:2]
-        direct = [p.remote for p in reversed(tunnel.paths.proven)]
+        direct = [self._underlay.native(p) for p in reversed(tunnel.paths.proven)]
         endpoints = tuple(dict.fromkeys((*direct, *tunnel.candidates)))[:ENDPOINTS_KEPT]
         peer = KnownPeer(
             tunnel.peer.name,

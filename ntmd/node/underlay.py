@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from ntmd.node.common import Common
 from ntmd.node.inputs import NetworkChanged, UnderlayInterface
 from ntmd.node.streams import Streams
+from ntmd.proto.nat64 import Prefix
 from ntmd.proto.plane import CloseSocket, OpenSocket, PlanePath, SocketFailed, SocketOpened
 from ntmd.proto.types import Endpoint, Path, path_id
 
@@ -40,7 +41,11 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class OwnSocket:
-    """An own socket. ``local`` is None until the plane has opened it; ``rank`` 0 is best."""
+    """An own socket. ``local`` is None until the plane has opened it; ``rank`` 0 is best.
+
+    ``mapped`` is the endpoint that a router mapped to it by the protocol ``mapped_by``; ``nat64``
+    the prefix through which its network reaches IPv4, and ``outside`` what IPv4 sees of it there.
+    """
 
     number: int
     network: Network
@@ -48,6 +53,10 @@ class OwnSocket:
     rank: int
     local: Endpoint | None = None
     deprecated: bool = False
+    mapped: Endpoint | None = None
+    mapped_by: str = ""
+    nat64: Prefix | None = None
+    outside: Endpoint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,13 +286,54 @@ class Underlay:
         return a.network.index == b.network.index and a.deprecated == b.deprecated
 
     def ways(self, endpoints: tuple[Endpoint, ...]) -> list[Path]:
-        """Every pair of an open socket and an endpoint of its family, best socket first."""
-        return [
-            Path(socket.number, endpoint)
-            for socket in self.usable()
-            for endpoint in endpoints
-            if endpoint.family == socket.network.family
-        ]
+        """Every pair of an open socket and an endpoint it can reach, best socket first.
+
+        IPv4 endpoints are reached from an IPv6 socket through the NAT64 of its network.
+        """
+        found: list[Path] = []
+        for socket in self.usable():
+            for endpoint in endpoints:
+                if endpoint.family == socket.network.family:
+                    found.append(Path(socket.number, endpoint))
+                elif endpoint.family == 4 and socket.nat64 is not None:
+                    found.append(Path(socket.number, socket.nat64.synthesise(endpoint)))
+        return found
+
+    def native(self, path: Path) -> Endpoint:
+        """The endpoint of a path as the rest of the world writes it."""
+        socket = self.sockets.get(path.socket) or self._past.get(path.socket)
+        if socket is None or socket.nat64 is None:
+            return path.remote
+        return socket.nat64.native(path.remote) or path.remote
+
+    def has_family(self, interface: str, family: int) -> bool:
+        """Whether an interface has an own socket of this family."""
+        networks = [socket.network for socket in self.sockets.values()]
+        return any(n.interface == interface and n.family == family for n in networks)
+
+    def note_mapping(self, number: int, mapped: Endpoint | None, by: str) -> bool:
+        """A router mapped an endpoint to a socket, or None any more; whether that is news."""
+        socket = self.sockets.get(number)
+        if socket is None or socket.mapped == mapped:
+            return False
+        self.sockets[number] = replace(socket, mapped=mapped, mapped_by=by if mapped else "")
+        return True
+
+    def note_outside(self, number: int, outside: Endpoint) -> bool:
+        """IPv4 saw a socket behind a NAT64 as ``outside``; whether that is news."""
+        socket = self.sockets.get(number)
+        if socket is None or socket.outside == outside:
+            return False
+        self.sockets[number] = replace(socket, outside=outside)
+        return True
+
+    def note_nat64(self, number: int, prefix: Prefix) -> OwnSocket | None:
+        """A NAT64 serves a socket's network; None if the socket is gone or it was known."""
+        socket = self.sockets.get(number)
+        if socket is None or socket.nat64 == prefix:
+            return None
+        self.sockets[number] = socket = replace(socket, nat64=prefix)
+        return socket
 
     def for_plane(self, path: Path) -> PlanePath:
         """The path with what the plane needs beside it."""

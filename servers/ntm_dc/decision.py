@@ -148,6 +148,8 @@ def _ipv4(caller: Side, called: Side) -> tuple[Way, bool, str]:
 
 def _open(side: Side) -> bool:
     """Whether anybody may send to a candidate of this end, whoever it sent to before."""
+    if any(_mapped(item) for item in side.candidates):
+        return True
     return side.mapping not in _HARD and side.filtering in _OPEN
 
 
@@ -168,8 +170,13 @@ def _reflexive(item: CandidateField) -> bool:
     return item.kind in kinds and item.endpoint.family == 4
 
 
+def _mapped(item: CandidateField) -> bool:
+    """A port that a router mapped, and no further NAT in front of that router."""
+    return item.kind == CandidateKind.MAPPED and not _private_host(item)
+
+
 def _private_host(item: CandidateField) -> bool:
-    if item.kind != CandidateKind.HOST:
+    if item.kind not in (CandidateKind.HOST, CandidateKind.MAPPED):
         return False
     address = ipaddress.ip_address(item.endpoint.host)
     return any(address.version == each.version and address in each for each in PRIVATE)

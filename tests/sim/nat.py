@@ -63,10 +63,22 @@ class Nat:
         self._ports: dict[int, Mapping] = {}
         self._retired: dict[int, None] = {}
         self._expire_at = 0.0  # nothing expires sooner
+        self._granted: dict[Endpoint, Mapping] = {}
+
+    def grant(self, inside: Endpoint) -> Endpoint:
+        """Map a port to ``inside`` for everybody, as PCP or UPnP would."""
+        mapping = self._granted.get(inside)
+        if mapping is None:
+            mapping = Mapping(inside, self._draw_port(inside.port), self._clock.now)
+            self._granted[inside] = self._ports[mapping.port] = mapping
+        return Endpoint(self.address, mapping.port)
 
     def outbound(self, packet: Packet) -> Packet:
         """Translate a packet that leaves; makes or refreshes a mapping."""
         self._expire()
+        granted = self._granted.get(packet.source)
+        if granted is not None and packet.destination in granted.towards:
+            return Packet(Endpoint(self.address, granted.port), packet.destination, packet.data)
         key = self._key(packet)
         mapping = self._mappings.get(key)
         if mapping is None:
@@ -83,7 +95,9 @@ class Nat:
         if mapping is None:
             self.drops["no_mapping"] += 1
             return None
-        if not self._passes(mapping, packet.source):
+        if self._granted.get(mapping.inside) is mapping:
+            mapping.towards[packet.source] = self._clock.now
+        elif not self._passes(mapping, packet.source):
             self.drops["filtered"] += 1
             return None
         if self.kind.refresh_inbound:
@@ -94,6 +108,7 @@ class Nat:
         """Forget all mappings, as after a restart; their ports are not given out again."""
         self._retired.update(dict.fromkeys(self._ports))
         self._mappings.clear()
+        self._granted.clear()
         self._ports.clear()
         if address is not None:
             self.address = address

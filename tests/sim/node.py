@@ -6,8 +6,15 @@ from collections import Counter
 from functools import partial
 from typing import Any
 
-from ntmd.node.commands import ConfigureDevice, NameAnswered, RenewCertificate, StateChanged
-from ntmd.node.inputs import DeviceReady
+from ntmd.node.commands import (
+    ConfigureDevice,
+    EndScout,
+    NameAnswered,
+    RenewCertificate,
+    ScoutNetwork,
+    StateChanged,
+)
+from ntmd.node.inputs import DeviceReady, Nat64Found, PortMapped
 from ntmd.node.settings import Home, NodeSettings
 from ntmd.proto.certs import Trust
 from ntmd.proto.events import Identity
@@ -32,6 +39,9 @@ from tests.sim.inner import InnerHost
 from tests.sim.machine import Host
 from tests.sim.plane import SimPlane
 from tests.sim.stream import StreamClient
+from tests.sim.world import NAT64_PREFIX
+
+SCOUTING = 0.02  # seconds until a router has answered
 
 
 class SimNode(Daemon):
@@ -127,8 +137,23 @@ class SimNode(Daemon):
                 self.states.append((self.host.world.clock.now, state))
             case RenewCertificate():
                 self.renewals.append(command)
+            case ScoutNetwork():
+                self.host.world.clock.after(SCOUTING, lambda: self._scout(command))
+            case EndScout():
+                pass
             case _:
                 super().execute(command)
+
+    def _scout(self, wish: ScoutNetwork) -> None:
+        """What the router in front of a socket offers."""
+        entry = self.host.interfaces.get(wish.interface)
+        router = entry.network.gateway if entry is not None else None
+        if router is None or not self.running:
+            return
+        if wish.local.family == 6 and router.nat64 is not None:
+            self.post(Nat64Found(wish.socket, NAT64_PREFIX))
+        elif wish.local.family == 4 and router.grants_ports and router.nat is not None:
+            self.post(PortMapped(wish.socket, router.nat.grant(wish.local), "pcp"))
 
     def _open_socket(self, wish: OpenSocket) -> None:
         self._links[wish.socket] = wish.interface

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
+from ntmd.proto.nat64 import Prefix
 from tests.sim.clock import Clock
 from tests.sim.link import Link, Packet, Shape
 from tests.sim.machine import Host
@@ -19,6 +20,7 @@ from tests.sim.nat import Firewall, Nat, NatKind
 from tests.sim.trace import Trace
 
 NO_DELAY = Shape()
+NAT64_PREFIX = Prefix(ipaddress.IPv6Address("64:ff9b::").packed, 96)  # RFC 6052 section 2.1
 
 
 class Port(Protocol):
@@ -110,6 +112,8 @@ class Router:
         world = inside.world
         self.inside, self.outside = inside, outside
         self.nat: Nat | None = None
+        self.nat64: Nat | None = None
+        self.grants_ports = False  # whether hosts may ask for port mappings
         self.up = Link(world.clock, f"{inside.name} up", shape)
         self.down = Link(world.clock, f"{inside.name} down", shape)
         if kind is not None:
@@ -122,9 +126,19 @@ class Router:
         inside.gateway = self
         world.routers.append(self)
 
+    def add_nat64(self, kind: NatKind) -> None:
+        """Let IPv6 hosts of the inside reach IPv4 through :data:`NAT64_PREFIX` (RFC 6146)."""
+        address = self.outside.allocate(4)
+        self.nat64 = Nat(self.inside.world.clock, f"{self.inside.name} nat64", kind, address)
+        self.outside.join(address, self)
+
     def leave(self, packet: Packet) -> None:
         """A packet of the inside for somewhere else."""
-        if packet.source.family == 6:
+        four = NAT64_PREFIX.native(packet.destination) if self.nat64 else None
+        if four is not None and self.nat64 is not None:
+            out = self.nat64.outbound(Packet(packet.source, four, packet.data))
+            self.up.carry(out, lambda out: self.outside.forward(out, self))
+        elif packet.source.family == 6:
             passed = self.firewall.outbound(packet) if self.firewall else packet
             self.up.carry(passed, lambda out: self.outside.forward(out, self))
         elif self.nat is not None:
@@ -166,6 +180,11 @@ class Router:
         passed: Packet | None = packet
         if packet.destination.family == 6:
             passed = self.firewall.inbound(packet) if self.firewall else packet
+        elif self.nat64 is not None:
+            passed = self.nat64.inbound(packet)
+            if passed is not None:
+                source = NAT64_PREFIX.synthesise(passed.source)
+                passed = Packet(source, passed.destination, passed.data)
         elif self.nat is not None:
             passed = self.nat.inbound(packet)
         if passed is not None:

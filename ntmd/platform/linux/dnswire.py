@@ -112,3 +112,35 @@ def answers_question(data: bytes, question: bytes) -> bool:
         and bool(data[2] & 0x80)
         and data[HEADER.size : HEADER.size + len(question)].lower() == question.lower()
     )
+
+
+RECORDS_READ = 32
+
+
+def addresses(data: bytes) -> tuple[bytes, ...]:
+    """The AAAA records of a reply with one question, whoever owns them; empty if malformed."""
+    found: list[bytes] = []
+    try:
+        _, _, questions, answers, _, _ = HEADER.unpack_from(data)
+        at = HEADER.size
+        for _ in range(min(questions, 1)):
+            at = _skip_name(data, at) + 4
+        for _ in range(min(answers, RECORDS_READ)):
+            at = _skip_name(data, at)
+            kind, kind_class, _, length = struct.unpack_from(">HHIH", data, at)
+            at += 10
+            if kind == AAAA and kind_class == IN and length == 16 and at + 16 <= len(data):
+                found.append(bytes(data[at : at + 16]))
+            at += length
+    except (struct.error, IndexError):
+        pass
+    return tuple(found)
+
+
+def _skip_name(data: bytes, at: int) -> int:
+    """Where a name ends that may be compressed (RFC 1035 section 4.1.4)."""
+    while data[at]:
+        if data[at] >= 0xC0:
+            return at + 2
+        at += 1 + data[at]
+    return at + 1

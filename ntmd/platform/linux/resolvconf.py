@@ -44,6 +44,15 @@ class Saved:
         return json.dumps(fields).encode()
 
 
+def system_resolvers(path: Path = RESOLV_CONF) -> tuple[str, ...]:
+    """The resolvers that programs of this system ask now; none if the file cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return servers(file.read(SIZE_MAX))
+    except OSError:
+        return ()
+
+
 class ResolvConf:
     """One ``resolv.conf``; ``saved`` is the file in the state directory that keeps the old one."""
 

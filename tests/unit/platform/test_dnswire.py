@@ -91,3 +91,19 @@ def test_other_names_are_no_addresses(name: str) -> None:
 def test_names_are_packed_as_dnspython_does() -> None:
     assert dnswire.pack_name("desk.home.test") == dns.name.from_text("desk.home.test").to_wire()
     assert dnswire.pack_name("") == b"\0"
+
+
+def test_addresses_of_a_reply_are_found() -> None:
+    question = dnswire.pack_name("ipv4only.arpa") + b"\x00\x1c\x00\x01"
+    one, two = bytes.fromhex("0064ff9b" + "00" * 8 + "c00000aa"), bytes(range(16))
+    head = bytes.fromhex("00078180000100030000" + "0000")
+    other = dnswire.record(dnswire.A, 30, b"\x01\x02\x03\x04")
+    reply = head + question + dnswire.record(28, 30, one) + other + dnswire.record(28, 30, two)
+    assert dnswire.addresses(reply) == (one, two)
+    for end in range(len(reply)):
+        assert dnswire.addresses(reply[:end]) in ((), (one,))
+
+
+@given(st.binary(max_size=120))
+def test_addresses_of_anything(data: bytes) -> None:
+    assert all(len(each) == 16 for each in dnswire.addresses(data))

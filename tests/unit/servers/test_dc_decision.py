@@ -202,3 +202,30 @@ def test_any_claims_give_a_decision_that_leaks_nothing(one: Side, two: Side, rel
         assert strangers(made.caller_candidates) == made.caller_candidates
         assert strangers(made.called_candidates) == made.called_candidates
     assert not (relay and made.called_starts)
+
+
+HARD = (NatMapping.ADDRESS_AND_PORT_DEPENDENT, NatFiltering.ADDRESS_AND_PORT_DEPENDENT)
+
+
+def with_mapping(plain: Side, host: str) -> Side:
+    mapped = CandidateField(int(CandidateKind.MAPPED), Endpoint(host, 6000))
+    return Side((*plain.candidates, mapped), plain.nat)
+
+
+def test_a_mapped_port_opens_any_nat() -> None:
+    caller, called = side(*HARD), side(*HARD, host="192.0.2.2")
+    assert decide(caller, called, relay=True).way is Way.RELAY
+    assert decide(caller, with_mapping(called, "198.51.100.7"), relay=True).way is Way.DIRECT
+    back = decide(with_mapping(caller, "198.51.100.7"), called, relay=False)
+    assert (back.way, back.called_starts) == (Way.DIRECT, True)
+
+
+def test_a_port_mapped_behind_another_nat_is_for_neighbours_only() -> None:
+    """The router that mapped it has a private or shared address itself (RFC 1918, RFC 6598)."""
+    caller, called = side(*HARD), side(*HARD, host="192.0.2.2")
+    for host in ("10.0.0.5", "100.64.3.2"):
+        decision = decide(caller, with_mapping(called, host), relay=True)
+        assert decision.way is Way.RELAY
+        assert all(item.endpoint.host != host for item in decision.called_candidates)
+        near = decide(side(*HARD), with_mapping(side(*HARD), host), relay=True)
+        assert any(item.endpoint.host == host for item in near.called_candidates)
