@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -65,10 +65,14 @@ class Town:
         self.server.start()
         self.nodes: list[Node] = []
 
-    def node(self, name: str, nat: Nat, *options: str) -> Node:
-        """A joined node behind ``nat``."""
+    def node(
+        self, name: str, nat: Nat, *options: str, plugged: Callable[[], None] | None = None
+    ) -> Node:
+        """A joined node behind ``nat``; ``plugged`` is called when the cable is in."""
         host = self.lab.space(name)
         self.lab.plug(host, "eth0", nat)
+        if plugged is not None:
+            plugged()
         node = Node(host, self.folder / name, name)
         node.join(self.server.invite(), *(options or ("--dns", "file")))
         self.nodes.append(node)

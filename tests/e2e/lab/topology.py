@@ -135,11 +135,13 @@ class Lab:
         carrier: bool = False,
         hairpin: bool = False,
         lifetime: int = LIFETIME,
+        block: str = "203.0.113",
     ) -> Nat:
         """A NAT box whose outer address was never used before in this lab.
 
         ``carrier``: the addresses behind it are from 100.64.0.0/10; ``behind``: the box is plugged
-        into another one. ``lifetime`` is that of an unused UDP mapping, seconds.
+        into another one. ``lifetime`` is that of an unused UDP mapping, seconds;
+        ``block`` what a public address is taken from.
         """
         number = next(self._numbers)
         box = self.space(f"nat{number}")
@@ -148,7 +150,7 @@ class Lab:
             outer4 = self.plug(box, "wan", behind).address4
             outer6 = None
         else:
-            outer4 = f"203.0.113.{number}" if v4 else None
+            outer4 = f"{block}.{number}" if v4 else None
             outer6 = f"2001:db8:f::{number:x}" if v6 else None
             link = self._to_core(
                 box, "wan", [outer4] if outer4 else [], [outer6] if outer6 else [], shim
