@@ -180,7 +180,8 @@ class Asked:
     def _ping(self, event: UserAsked, now: float) -> None:
         name = self._name(event)
         if name == self._common.identity.name:
-            self._fail(event.token, f"{name} is this node itself.", REFUSED)
+            text = f"{name} is this node itself. Give the name of another node."
+            self._fail(event.token, text, REFUSED)
             return
         self._pings[event.token] = None
         self._when_known(event, name, lambda _, at: self._one_ping(event, name, 1, at), now)
