@@ -317,7 +317,7 @@ class Daemon:
                 Complaint(
                     self._advice(),
                     "The node has no address yet, so it is not up.",
-                    "Check that the server runs, and that UDP to it passes: "
+                    "Check that the server runs, and that UDP or TCP port 443 to it passes: "
                     + ", ".join(str(endpoint) for endpoint in self._membership.endpoints),
                     Exit.UNREACHABLE,
                 )

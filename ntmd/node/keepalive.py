@@ -13,7 +13,7 @@ from ntmd.node.common import Common
 from ntmd.node.nat import NatTests
 from ntmd.node.underlay import Underlay
 from ntmd.node.uplink import Uplink
-from ntmd.proto.timing import KEEPALIVE_FIRST, KEEPALIVE_MAX
+from ntmd.proto.timing import KEEPALIVE_FIRST, KEEPALIVE_MAX, STREAM_KEEPALIVE
 from ntmd.proto.types import NatFiltering
 
 GROWTH = 1.5
@@ -63,6 +63,8 @@ class KeepAlive:
     def limit(self) -> float:
         """The longest interval that is justified by what is known of the NAT, seconds."""
         path = self._home.path
+        if self._home.race.carries:
+            return STREAM_KEEPALIVE
         facts = self._nat.facts.get(path.socket) if path is not None else None
         if path is None or facts is None:
             return KEEPALIVE_FIRST

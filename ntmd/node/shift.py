@@ -64,7 +64,8 @@ class Shift:
         if server.path is None:
             return []
         used = server.path.socket
-        spare = [s.number for s in self._underlay.usable() if s.number != used]
+        tried = self._underlay.streams.base(used)  # UDP beside TLS is tried again by the race
+        spare = [s.number for s in self._underlay.usable() if s.number not in (used, tried)]
         return spare[:STANDBY_SOCKETS]
 
     # -------------------------------------------------------------- the underlay's word

@@ -117,6 +117,7 @@ STREAM_UNPROVEN = 5.0  # a connection without an authenticated frame is closed a
 STREAM_RETRY = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # pauses after connections that failed
 STREAM_LINGER = 5.0  # a connection that nothing leaves on stays this long for what is under way
 STREAMS_PER_SERVER = 2  # of a node to one server: one of each family
+STREAM_KEEPALIVE = 120.0  # NATs keep TCP for longer (RFC 5382 REQ-5), but a dead path must show
 STREAM_CONNECTIONS = 1024  # of a server, all together
 STREAM_PER_SOURCE = 64  # of one IPv4 address or IPv6 /64; many users may share one
 UDP_AGAIN = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)

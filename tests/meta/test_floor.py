@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-FLOOR = 20
+FLOOR = 23
 E2E = Path(__file__).parents[1] / "e2e"
 
 

@@ -225,3 +225,36 @@ def test_a_connection_without_a_session_is_closed() -> None:
     assert ends
     assert STREAM_UNPROVEN - 0.1 < ends[0] - begun < STREAM_UNPROVEN + 0.5
     assert laptop.streams, "those with a session stay"
+
+
+def test_two_domains_and_both_ends_blocked() -> None:
+    """Each end reaches the other's relay over TLS too: no datagram of theirs is UDP."""
+    stage = Stage(11)
+    stage.domain("home.test", tls=True)
+    stage.domain("lab.test", tls=True)
+    stage.directory()
+    hotel, office = stage.world.home(PORT_RESTRICTED), stage.world.home(PORT_RESTRICTED)
+    UdpEater(hotel)
+    UdpEater(office)
+    laptop = stage.node("laptop", hotel)
+    desk = stage.node("desk", office, domain="lab.test")
+    stage.all_up()
+    laptop.resolve(desk.name)
+    stage.run(3)
+    assert ping(stage, laptop, desk) < 0.5
+    stage.run(5)
+    stage.stream(laptop, desk, 100)
+    stage.run(3)
+    assert sorted(arrived(desk)) == list(range(100))
+    assert transport(stage, laptop, desk) == transport(stage, desk, laptop) == ("relay", "tls")
+
+
+def test_an_idle_hour_over_tls_stays_in_the_budget() -> None:
+    stage, laptop, desk, _ = blocked_pair(12)
+    ping(stage, laptop, desk)
+    stage.run(3600)
+    before = laptop.sent_bytes
+    stage.run(3600)
+    assert laptop.sent_bytes - before < 20_000  # what comes back is about as much
+    assert len(laptop.streams) == 2
+    assert ping(stage, desk, laptop) < 1.0

@@ -151,11 +151,16 @@ def test_a_full_disk(tmp_path: Path, size: str) -> None:
 
 
 @provokes("port-taken")
+@provokes("tls-port-taken")
+@provokes("tls-port-of-https")
 @provokes("data-in-use")
 def test_what_another_program_has_already(everything: tuple[Path, int], tmp_path: Path) -> None:
     data, port = everything
     expect("port-taken", "as", *HERE, "--data", tmp_path, "--https-port", port)
     expect("data-in-use", "as", *HERE, "--data", data)
+    tls = ("all", *HERE, *HOME, "--data", tmp_path / "t", "--tls-port", port)
+    expect("tls-port-taken", *tls, "--https-port", free_port())
+    expect("tls-port-of-https", *tls, "--https-port", port)
 
 
 @provokes("user-exists")
