@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from ntm_dc.common import Buckets, Common
+from ntm_dc.contact import ContactBudgets
 from ntm_dc.decision import sift, strangers
 from ntm_dc.registry import Node, Registry
 from ntm_dc.relays import Relays
@@ -47,6 +48,9 @@ class Abroad:
         self._vouching = Vouching(common)
         self._per_caller = Buckets(common.settings.information_per_caller)
         self._per_dc = Buckets(common.settings.information_per_dc)
+        self._directed_caller = Buckets(common.settings.information_per_caller)
+        self._directed_dc = Buckets(common.settings.information_per_dc)
+        self._contacts = ContactBudgets()
         self._when_alive: WhenAlive
         self._direct: Direct
         self._hold: Hold
@@ -163,10 +167,16 @@ class Abroad:
             self._common.refuse(error, by="route direction")
             self._respond(event, request, m.Status.REFUSED, error.kind, now)
             return
+        if not self._directed_dc.take(dc.key, now) or not self._directed_caller.take(
+            (dc.key, caller.leaf.name), now
+        ):
+            self._common.counters["directions_limited"] += 1
+            self._respond(event, request, m.Status.TOO_MANY, "too many requests", now)
+            return
         if node is None:
             self._respond(event, request, m.Status.NO_SUCH_NAME, f"no node {request.to}", now)
             return
-        checked = replace(route, candidates=strangers(self.sift(route.candidates)))
+        checked = self._within_budget(dc, route, now)
 
         def known(up: bool, at: float) -> None:
             if not up:
@@ -186,6 +196,13 @@ class Abroad:
         self._when_alive(node, known, now)
 
     # -------------------------------------------------------------- parts
+
+    def _within_budget(self, dc: Leaf, route: m.RouteInfo, now: float) -> m.RouteInfo:
+        """The route with the candidates that our node may send to; the relay stays in any case."""
+        given = replace(route, candidates=strangers(self.sift(route.candidates)))
+        kept = self._contacts.allowed(dc.key, given, now)
+        self._common.counters["contact_budget"] += len(given.candidates) - len(kept)
+        return replace(given, candidates=kept)
 
     def _check_caller(
         self, dc: Leaf, certificate: bytes, record: bytes, dc_sign: bytes, now: float

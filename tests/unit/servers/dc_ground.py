@@ -171,7 +171,13 @@ class Box:
     def start(self) -> DcCore:
         self.births += 1
         self.core = DcCore(
-            DcSettings(self.given.domain, self.listen, self.probe, directions_per_node=self.rate),
+            DcSettings(
+                self.given.domain,
+                self.listen,
+                self.probe,
+                directions_per_node=self.rate,
+                **self.ground.settings,
+            ),
             self.given.identity,
             self.given.sign_private,
             self.given.sign_certificate,
@@ -225,7 +231,8 @@ class Box:
 class Ground:
     """Everything in one process; time moves only by :meth:`wait`."""
 
-    def __init__(self, seed: int = 7, loss: float = 0.0) -> None:
+    def __init__(self, seed: int = 7, loss: float = 0.0, **settings: Any) -> None:
+        self.settings = settings
         self.clock = Clock(seed)
         self.dice = self.clock.stream("loss")
         self.loss = loss
