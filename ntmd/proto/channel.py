@@ -10,7 +10,7 @@ import struct
 
 from ntmd.proto import timing
 from ntmd.proto.association import Association, Ciphers, Session
-from ntmd.proto.codec import UnknownTag, decode, encode
+from ntmd.proto.codec import UnknownTag, decode, encode, encode_greased
 from ntmd.proto.context import Context, Delivery
 from ntmd.proto.errors import ProtocolError
 from ntmd.proto.events import MessageReceived
@@ -44,7 +44,7 @@ class Channel:
 
     def tell(self, association: Association, message: Message, path: Path | None) -> None:
         """Send a message on the session in use."""
-        self.send(association, encode(message), path)
+        self.send(association, encode_greased(message), path)
 
     def send(self, association: Association, body: bytes, path: Path | None) -> None:
         """Send an encoded message on the session in use; without one it is counted and lost."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from ntmd.proto import timing
 from ntmd.proto.association import Asked, Association
-from ntmd.proto.codec import encode
+from ntmd.proto.codec import encode, encode_greased
 from ntmd.proto.context import Context
 from ntmd.proto.errors import ProtocolError
 from ntmd.proto.events import MessageReceived, Replied, RequestFailed
@@ -47,7 +47,7 @@ class Exchange:
         number = association.next_request
         association.next_request = number % 0xFFFF_FFFF + 1
         request = replace(request, id=number)
-        asked = Asked(request, encode(request), path, now + timeout)
+        asked = Asked(request, encode_greased(request), path, now + timeout)
         association.asked[number] = asked
         if association.current is not None:
             asked.started = True

@@ -102,11 +102,12 @@ class Node:
 
     def join(self) -> None:
         """Shake hands and register."""
-        end = time.monotonic() + 10
+        end, poll = time.monotonic() + 10, select.poll()
+        poll.register(self.socket, select.POLLIN)
         while not self.registered:
             for data in self.outgoing():
                 self.socket.send(data)
-            if select.select([self.socket], [], [], 0.02)[0]:
+            if poll.poll(20):
                 self.engine.receive(self.socket.recv(65_536), 1, self.at, boot_clock())
             elif (self.engine.deadline() or 0) <= boot_clock():
                 self.engine.handle_deadline(boot_clock())

@@ -20,7 +20,9 @@ from ntmd.proto.messages import (
     CallPayload,
     Done,
     Message,
+    NatView,
     Probe,
+    Register,
     Registered,
     RelayInfo,
 )
@@ -79,6 +81,21 @@ raw_values = st.recursive(
 @given(any_message)
 def test_round_trip(message: Message) -> None:
     assert codec.decode(codec.encode(message)) == message
+
+
+@given(any_message)
+def test_unknown_trailing_fields_change_nothing(message: Message) -> None:
+    assert codec.decode(codec.encode_greased(message)) == message
+
+
+def test_register_and_probe_carry_none_to_two_unknown_fields() -> None:
+    for number in range(6):
+        for message in (Probe(number), Register(number, (), NatView())):
+            plain, greased = codec.encode(message), codec.encode_greased(message)
+            extra = len(msgpack.unpack(greased)) - len(msgpack.unpack(plain))
+            assert extra == number % 3
+    sized = Probe(2, padding=bytes(100))
+    assert codec.encode_greased(sized) == codec.encode(sized)
 
 
 @given(st.one_of(structs(CallPayload), structs(AnswerPayload)), st.integers(0, 100))
