@@ -16,10 +16,12 @@ from ntm_as.core import AccountCore
 from ntm_as.refusals import Refused
 from ntm_as.tables import Tables
 from ntmd.runtime.clock import boot_clock, wall_ms
+from ntmd.runtime.complaints import Complaint
 from ntmd.runtime.journal import journal
 
 BODY_MAX = 65_536
 BODY_SECONDS = 10.0
+RETRY_SECONDS = 30  # what a client is told while the database fails
 HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
@@ -133,6 +135,17 @@ class _Desk:
             return JSONResponse(await self._run(work), headers={"Cache-Control": "no-store"})
         except Refused as refused:
             return _refusal(refused)
+        except Complaint as complaint:  # the database: what was asked was undone as a whole
+            log.warning("a request failed in the database", why=complaint.what)
+            return _refusal(
+                Refused(
+                    503,
+                    "database",
+                    "the account server cannot use its database at the moment. Nothing was"
+                    " changed: try again in a while; the server's log says why.",
+                    RETRY_SECONDS,
+                )
+            )
 
 
 async def _body(request: Request) -> bytes:

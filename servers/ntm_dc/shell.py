@@ -56,7 +56,8 @@ from ntmd.runtime.complaints import Complaint
 from ntmd.runtime.driver import Driver
 from ntmd.runtime.enrolment import Coordinator, Enrolment
 from ntmd.runtime.journal import Trace, journal
-from ntmd.runtime.statefiles import FileStore, damaged, read_file
+from ntmd.runtime.patience import PatientStore
+from ntmd.runtime.statefiles import damaged, read_file
 from ntmd.runtime.stream_server import StreamListener, StreamPort
 from ntmd.runtime.udp import UdpPort
 
@@ -102,6 +103,7 @@ class DcServer:
         self._resolver = DomainResolver(resolver)
         self._ports: dict[int, UdpPort] = {}
         self._store: NodeStore | None = None
+        self._files: PatientStore | None = None
         self._driver: Driver | None = None
         self._core: DcCore | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -126,7 +128,7 @@ class DcServer:
         try:
             self._bind(loop)
             self._store = self._open_store()
-            self._files = FileStore(self.directory / "store")
+            self._files = PatientStore(self.directory / "store", loop)
             self._core = self._build()
             self._driver = Driver(self._core, self._execute, loop=loop, trace=self._trace)
             if self._dns_port:
@@ -153,6 +155,8 @@ class DcServer:
             await self.dns.stop()
         if self._run is not None:
             await asyncio.wait([self._run])
+        if self._files is not None:
+            self._files.close()
         self._close()
 
     async def wait(self) -> None:
@@ -176,6 +180,7 @@ class DcServer:
             "store_waiting": store.waiting() if store else 0,
             "store_written": store.written if store else 0,
             "store_failures": store.failures if store else 0,
+            "state_waiting": self._files.waiting if self._files else 0,
             "dns": dict(sorted(self.dns.counters.items())) if self.dns else {},
             "dns_asked": self._resolver.asked,
         }
@@ -207,6 +212,7 @@ class DcServer:
     def _build(self) -> DcCore:
         given = self.enrolment
         assert self._store is not None
+        assert self._files is not None
         key, sign = (self._key(name) for name in ("static.key", "sign.key"))
         try:
             self._public = public_key(key)
@@ -322,6 +328,7 @@ class DcServer:
                     self._lookups += 1
                     self._background(self._lookup(command))
             case Store(key=key, value=value):
+                assert self._files is not None
                 self._files.put(key, value)
             case UserAnswered(token=token):
                 future = self._answers.pop(token, None)

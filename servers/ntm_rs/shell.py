@@ -23,7 +23,7 @@ from ntmd.runtime.clock import boot_clock, wall_ms
 from ntmd.runtime.driver import Driver
 from ntmd.runtime.enrolment import Enrolment
 from ntmd.runtime.journal import Trace, journal
-from ntmd.runtime.statefiles import FileStore
+from ntmd.runtime.patience import PatientStore
 from ntmd.runtime.stream_server import StreamListener, StreamPort
 from ntmd.runtime.udp import open_udp
 
@@ -102,7 +102,8 @@ class RsServer:
             raise
         bound = {number: Endpoint(*udp.getsockname()[:2]) for number, udp in sockets.items()}
         self.endpoints = tuple(bound.values())
-        self._store = FileStore(self._data_dir)
+        loop = asyncio.get_running_loop()
+        self._store = PatientStore(self._data_dir, loop)
         given = self._enrolment
         self._core = RsCore(
             RsSettings(
@@ -119,7 +120,6 @@ class RsServer:
             wall_ms=wall_ms(),
             stored=self._store.read_all(),
         )
-        loop = asyncio.get_running_loop()
         self._driver = Driver(self._core, self._execute, loop=loop, trace=self._trace)
         self._plane = RelayPlane(sockets, self._core.table, self._other, boot_clock, loop)
         if self._streams is not None:
@@ -143,6 +143,7 @@ class RsServer:
             self._streams.withdraw(ALPN[Role.RS], self._stream_port)
         if self._plane is not None:
             self._plane.close()
+            self._store.close()
 
     async def wait(self) -> None:
         """Return when the server ends; raises what made it fail."""
@@ -158,7 +159,8 @@ class RsServer:
         """Counters and gauges for the admin socket and ``/metrics``."""
         plane = self._plane.stats() if self._plane is not None else {}
         tls = self._stream_port.stats() if self._stream_port is not None else {}
-        return {**self.core.status(), "plane": plane, "tls": tls}
+        waiting = {"state_waiting": self._store.waiting}
+        return {**self.core.status(), **waiting, "plane": plane, "tls": tls}
 
     def _other(self, data: bytes, number: int, source: Endpoint) -> None:
         assert self._driver is not None
