@@ -68,6 +68,7 @@ class Directions:
             return
         handle = self._uplink.handle
         if handle is None or self._uplink.state is Link.SILENT:
+            self._uplink.wanted(now)
             self._fail(target, Status.COORDINATOR_UNREACHABLE, "the coordinator is silent", now)
             return
         self._asking[target] = now

@@ -31,10 +31,9 @@ from ntmd.proto.messages import (
     Status,
 )
 from ntmd.proto.records import check_record
-from ntmd.proto.timing import REGISTRATION_LEASE
+from ntmd.proto.timing import REGISTRATION_LEASE, REGISTRATION_REFRESH
 from ntmd.proto.types import Endpoint, Role, path_id
 
-REFRESH = REGISTRATION_LEASE * 0.4
 RETRY = 5.0  # after a refusal without a hint, seconds
 DNS_HOST = 0x53
 
@@ -180,7 +179,8 @@ class Registration:
         )
         handle = uplink.handle
         self._requests.ask(handle, request, now, self._replied)
-        self._common.timers.set("register", now + REFRESH, self.refresh)
+        wait = REGISTRATION_REFRESH * (1 + self._common.number(2) / 0x4_0000)
+        self._common.timers.set("register", now + wait, self.refresh)
 
     def _replied(self, reply: Reply | None, now: float) -> None:
         self._asking = False

@@ -18,8 +18,10 @@ from ntmd.proto.events import CallFailed, Established
 from ntmd.proto.timing import DOUBT_LADDER, STANDBY_FRESH
 from ntmd.proto.types import Endpoint, Path, Peer
 
-PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-"""Waits between calls to a server that does not answer, seconds."""
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0)
+"""Waits between calls to a server that does not answer, seconds; up to a quarter more by
+chance: a server that was away for long hears each node within 150 s, and never many at once."""
+WANTED_PAUSE = 5.0  # somebody who needs the server has it called before its time, so often at most
 REKEY_AFTER_MOVE = 2.0  # a move is settled by then, seconds
 UNEASY = 0.5  # a keep-alive unanswered for this long (six copies) makes the link suspect, seconds
 REKEY_PAUSE = 10.0  # at most one rekey for moves in this time, seconds
@@ -66,6 +68,7 @@ class Uplink:
         self._up, self._down, self._announce, self._seen = up, down, announce, seen
         self._failures = 0
         self._rekeyed = -1e9
+        self._called = -1e9
         self.peer = peer
         self.endpoints = endpoints
         self.state = Link.IDLE
@@ -94,8 +97,14 @@ class Uplink:
             return
         if self.state is not Link.SILENT:
             self.state = Link.CALLING
+        self._called = now
         self.handle = self._common.engine.call(self.peer, ways, now)
         self.race.expect(now)
+
+    def wanted(self, now: float) -> None:
+        """Somebody needs the silent server now: do not wait for the end of the pause."""
+        if self.state is Link.SILENT and now - self._called >= WANTED_PAUSE:
+            self.call(now)
 
     def _ways(self) -> list[Path]:
         """Every way to the server: over UDP, then over TLS where that is open."""

@@ -92,6 +92,10 @@ RECENT_PEER = 10.0  # a peer heard within this counts as active
 
 # ------------------------------------------------------------------ registration, direction
 REGISTRATION_LEASE = 600.0  # a node silent for this long is offline
+REGISTRATION_REFRESH = 3000.0
+"""Registered is the largest thing that an idle node hears (1.1 kB): its record, relays and domains
+change rarely, and any sealed frame is a sign of life at the coordinator (S6). Up to a quarter more,
+by chance, so that nodes that registered together do not stay together."""
 RECORD_LIFETIME = 7 * 86400.0
 RECORD_RENEW = 86400.0
 GRANT_LIFETIME = 7 * 86400.0
@@ -162,4 +166,6 @@ NO_TUNNEL_INTERVAL = 0.25  # per address
 assert REKEY_AFTER < REKEY_AFTER_RESPONDER < DATA_KEY_LIFETIME
 assert sum(LADDER) < HANDSHAKE_LIFETIME
 assert GRANT_RENEW < GRANT_LIFETIME
+assert KEEPALIVE_MAX < REGISTRATION_LEASE  # signs of life come in time without Registration
+assert REGISTRATION_REFRESH * 1.25 < RECORD_RENEW
 assert RECORD_RENEW < RECORD_LIFETIME

@@ -1,0 +1,130 @@
+"""A coordinator that was away for long comes back: do its nodes storm it?
+
+    python -m tests.sim.storm [--nodes 10000] [--hours 24] [--relay]
+
+All nodes and servers are the production cores. Only the nodes' datagrams towards the coordinator
+are looked at: how many in any second, how many in an hour of silence, and when all are known again.
+``--relay``: the relay is away for as long. Prints JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+
+from ntmd.proto.frame import Kind
+from tests.sim.node import SimNode
+from tests.sim.story import Stage
+
+SETTLED = 600.0  # after this the pauses between calls grow no more, seconds
+JOINING = 0.01  # seconds between two nodes that start
+PATIENCE = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Storm:
+    """``silent``: datagrams of one node in an hour without coordinator. ``initiations``: most
+    first copies of a handshake in one second after the return; ``peak``: most datagrams."""
+
+    nodes: int
+    away_s: float
+    silent: float
+    initiations: int
+    peak: int
+    half_s: float
+    all_s: float
+    real_s: float
+
+
+class Watch:
+    """Counts what nodes send to the coordinator, by second."""
+
+    def __init__(self, stage: Stage) -> None:
+        domain = stage.domains["home.test"]
+        self.clock = stage.world.clock
+        self._to = dict.fromkeys(domain.dc.settings.sockets().values(), True)
+        self._last: dict[tuple[str, bytes], bool] = {}
+        self.datagrams: Counter[int] = Counter()
+        self.initiations: Counter[int] = Counter()
+        for node in stage.nodes.values():
+            self._wrap(node)
+
+    def _wrap(self, node: SimNode) -> None:
+        send = node.send
+
+        def sent(number: int, data: bytes, remote: object) -> int:
+            if remote in self._to:
+                self._note(node.name, data)
+            return send(number, data, remote)  # type: ignore[arg-type]
+
+        node.send = sent  # type: ignore[method-assign]
+
+    def _note(self, name: str, data: bytes) -> None:
+        second = int(self.clock.now)
+        self.datagrams[second] += 1
+        first = (name, data[8:16])  # the sender's index: another one for each handshake
+        if data[0] == Kind.INITIATION and first not in self._last:
+            self._last[first] = True
+            self.initiations[second] += 1
+
+
+def storm(nodes: int, away: float, *, relay: bool = False, seed: int = 3) -> Storm:
+    """Join ``nodes``, take the coordinator away for ``away`` seconds, and look at its return."""
+    began = time.monotonic()
+    stage = Stage(seed, keep_trace=False)
+    domain = stage.domain()
+    for number in range(nodes):
+        stage.node(f"n{number}", families=(4,))
+        stage.run(JOINING)
+    everybody = list(stage.nodes.values())
+    stage.run(120.0)
+    assert all(node.state == "up" for node in everybody)
+    domain.dc.crash()
+    if relay:
+        domain.rs.crash()
+    rest = min(3600.0, away - SETTLED)
+    stage.run(away - rest)
+    watch = Watch(stage)
+    stage.run(rest)
+    silent = sum(watch.datagrams.values()) * 3600.0 / rest / nodes
+    watch.datagrams.clear()
+    watch.initiations.clear()
+    domain.dc.restart()
+    if relay:
+        domain.rs.restart()
+    back, half = stage.world.clock.now, 0.0
+    while not all(node.state == "up" for node in everybody):
+        stage.run(1.0)
+        passed = stage.world.clock.now - back
+        assert passed < PATIENCE, Counter(node.state for node in everybody)
+        if not half and sum(node.state == "up" for node in everybody) * 2 >= nodes:
+            half = passed
+    passed = stage.world.clock.now - back
+    stage.run(60.0)
+    return Storm(
+        nodes,
+        away,
+        round(silent, 1),
+        max(watch.initiations.values(), default=0),
+        max(watch.datagrams.values()),
+        round(half, 1),
+        round(passed, 1),
+        round(time.monotonic() - began, 1),
+    )
+
+
+def main() -> None:
+    """Print the figures as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--nodes", type=int, default=10_000)
+    parser.add_argument("--hours", type=float, default=24.0)
+    parser.add_argument("--relay", action="store_true")
+    given = parser.parse_args()
+    print(json.dumps(asdict(storm(given.nodes, given.hours * 3600, relay=given.relay)), indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""A coordinator comes back after hours, or after minutes: its nodes do not storm it.
+
+The same with more nodes: ``python -m tests.sim.storm --nodes 2500 --hours 1.1``.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from ntmd.proto.timing import LADDER
+from tests.sim.storm import storm
+
+NODES = 30
+
+
+@pytest.mark.parametrize("relay", [False, True], ids=["relay stays", "relay away too"])
+def test_after_long_silence_the_nodes_call_one_by_one(relay: bool) -> None:
+    """Longer than what the coordinator calls back after: only the nodes can find it."""
+    found = storm(NODES, 4000.0, relay=relay)
+    assert found.silent <= 3600 / 120 * (len(LADDER) + 1)  # a call each 120 s, nothing else
+    assert 1 <= found.initiations <= NODES // 6
+    assert found.half_s > 30.0
+    assert found.all_s <= 150.0 + 10.0
+
+
+def test_after_minutes_the_coordinator_calls_its_nodes_itself() -> None:
+    found = storm(NODES, 900.0)
+    assert found.initiations <= 1
+    assert found.all_s <= 3.0
+    assert found.peak <= NODES * 6  # answer, registration, test of the mapping
