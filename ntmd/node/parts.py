@@ -8,6 +8,7 @@ from ntmd.node.calls import Calls
 from ntmd.node.common import Common
 from ntmd.node.direction import Directions
 from ntmd.node.doubt import Doubt
+from ntmd.node.drain import Drain
 from ntmd.node.follow import Follow
 from ntmd.node.journal import Journal
 from ntmd.node.keepalive import KeepAlive
@@ -72,6 +73,7 @@ class Parts:
             reflexive=self._reflexive,
             seen=self._seen,
         )
+        self.registration.relay_rtts = self.relays.rtts
         self.keepalive = KeepAlive(
             common,
             self.underlay,
@@ -113,6 +115,14 @@ class Parts:
         common = self.common
         self.names = Names(common, self.tunnels, self.calls.want_name)
         self.calls.wire(self.directions, self.names, self.steering)
+        self.drain = Drain(
+            common,
+            self.prober,
+            self.relays,
+            self.tunnels,
+            ask=self.directions.ask,
+            leg_changed=self._leg_changed,
+        )
         self.follow = Follow(
             common,
             self.underlay,
@@ -236,11 +246,13 @@ class Parts:
             self.links,
             self.directions,
             self.journal,
+            self.drain,
         )
 
     # -------------------------------------------------------------- what ties them
 
     def _leg_changed(self, peer: Peer, now: float) -> None:
+        self.drain.leg_changed(peer, now)
         self.calls.leg_changed(peer, now)
         self.announcer.leg_changed(peer, now)
 

@@ -7,6 +7,7 @@ from typing import cast
 from ntmd.node.calls import Calls
 from ntmd.node.common import Common
 from ntmd.node.direction import Directions
+from ntmd.node.drain import Drain
 from ntmd.node.follow import Follow
 from ntmd.node.journal import Journal
 from ntmd.node.links import Links
@@ -34,6 +35,7 @@ from ntmd.proto.messages import (
     Answer,
     CandidateUpdate,
     Done,
+    Draining,
     Move,
     MoveReport,
     Probe,
@@ -62,11 +64,12 @@ class Receive:
         links: Links,
         directions: Directions,
         journal: Journal,
+        drain: Drain,
     ) -> None:
         self._common, self._prober, self._requests = common, prober, requests
         self._registration, self._relays, self._tunnels = registration, relays, tunnels
         self._calls, self._steering, self._follow = calls, steering, follow
-        self._directions, self._journal = directions, journal
+        self._directions, self._journal, self._drain = directions, journal, drain
         self._links = links
 
     def event(self, event: Event, now: float) -> None:
@@ -166,6 +169,10 @@ class Receive:
                 self._prober.answered(event.handle, message, event.path, now)
             case RouteDirection() if uplink is self._registration.uplink:
                 self._directions.directed(event, message, now)
+            case Draining() if uplink is not self._registration.uplink:
+                done = Done(message.id, int(Status.OK))
+                self._common.engine.reply(event, done, now)
+                self._drain.told(uplink.peer.name, message, now)
             case _:
                 self._unexpected(event, now)
 

@@ -61,6 +61,7 @@ class Registration:
         self._state = ""
         self.last_cause = MoveCause.NETWORK_CHANGED
         self.home_relay = ""
+        self.relay_rtts: Callable[[], tuple[tuple[str, int], ...]] = lambda: ()
         self.complaint = ""
         endpoints = tuple(dict.fromkeys((*common.memory.coordinator, *common.home.endpoints)))
         self.uplink = Uplink(
@@ -176,6 +177,7 @@ class Registration:
             self._common.identity.capabilities,
             self.home_relay,
             int(REGISTRATION_LEASE),
+            self.relay_rtts(),
         )
         handle = uplink.handle
         self._requests.ask(handle, request, now, self._replied)

@@ -50,6 +50,7 @@ class Leg:
     issued_ms: int
     leg: int = 0
     opening: bool = False
+    proved: bool = False  # the peer answered over it; asked only when another leg drains
     reset_token: bytes = b""
 
 
@@ -60,6 +61,7 @@ class Relay:
     info: RelayInfo
     uplink: Uplink
     home: bool = False
+    draining: bool = False
     legs: dict[bytes, Leg] = field(default_factory=dict)
 
 
@@ -82,6 +84,7 @@ class Relays:
         self._leg_changed, self._home_changed, self._seen = leg_changed, home_changed, seen
         self.by_name: dict[str, Relay] = {}
         self.home_name = ""
+        self._measured: tuple[str, ...] = ()
 
     # -------------------------------------------------------------- which relays
 
@@ -137,17 +140,38 @@ class Relays:
         self._choose_home(now)
 
     def _choose_home(self, now: float) -> None:
-        ready = [(n, r) for n, r in self.by_name.items() if r.home and r.uplink.up]
+        up = [(n, r) for n, r in self.by_name.items() if r.home and r.uplink.up]
+        ready = [(n, r) for n, r in up if not r.draining] or up
         if not ready:
             return
+        measured = tuple(name for name, _ in self.rtts())
+        new, self._measured = measured != self._measured, measured
         best, relay = min(ready, key=lambda item: (item[1].uplink.rtt or 9.0, item[0]))
         present = self.by_name.get(self.home_name)
         stays = present is not None and present.home and present.uplink.up
         if stays and present is not None:
-            stays = (present.uplink.rtt or 9.0) - (relay.uplink.rtt or 9.0) < QUICKER
-        if not stays and best != self.home_name:
+            quicker = (present.uplink.rtt or 9.0) - (relay.uplink.rtt or 9.0) >= QUICKER
+            stays = not quicker and (relay.draining or not present.draining)
+        moves = not stays and best != self.home_name
+        if moves:
             self.home_name = best
-            self._home_changed(best, now)
+        if moves or new:
+            self._home_changed(self.home_name, now)
+
+    def rtts(self) -> tuple[tuple[str, int], ...]:
+        """The home relays that answer, and how far they are, ms; not those about to leave."""
+        return tuple(
+            (name, min(int(relay.uplink.rtt * 1000), 0xFFFF))
+            for name, relay in sorted(self.by_name.items())
+            if relay.home and relay.uplink.up and relay.uplink.rtt and not relay.draining
+        )[:HOME_RELAYS]
+
+    def drains(self, name: str, draining: bool, now: float) -> list[Peer]:
+        """A relay is about to leave, or stays; the peers with whom a leg is held there."""
+        relay = self.by_name[name]
+        relay.draining = draining
+        self._choose_home(now)
+        return [leg.peer for leg in relay.legs.values()]
 
     def uplinks(self) -> list[Uplink]:
         """The associations of all relays in use, the home relay's first."""
@@ -308,7 +332,9 @@ class Relays:
 
     def ways_to(self, key: bytes, prefer: str) -> list[tuple[str, Path]]:
         """Open legs to the peer, the one at its home relay first: (relay name, path)."""
-        found: list[tuple[bool, bool, str, Path]] = []
+        found: list[tuple[bool, int, bool, str, Path]] = []
+        held = [(r, leg) for r in self.by_name.values() for leg in r.legs.values()]
+        leaving = any(r.draining and leg.leg and leg.peer.key == key for r, leg in held)
         for name, relay in self.by_name.items():
             path = relay.uplink.path
             if path is None or not self._underlay.is_open(path.socket):
@@ -316,9 +342,10 @@ class Relays:
             for leg in relay.legs.values():
                 if leg.peer.key == key and leg.leg:
                     way = Path(path.socket, path.remote, leg.leg)
-                    found.append((not relay.uplink.up, name != prefer, name, way))
+                    rank = 1 if relay.draining else 2 if leaving and not leg.proved else 0
+                    found.append((not relay.uplink.up, rank, name != prefer, name, way))
         found.sort()
-        return [(name, way) for _, _, name, way in found]
+        return [(name, way) for *_, name, way in found]
 
     def spare_ways(self, key: bytes, prefer: str, beside: int) -> list[Path]:
         """Open legs to the peer over own sockets other than ``beside``, the preferred relay's

@@ -25,6 +25,7 @@ from ntmd.proto.structs import (
     Endpoints8,
     Grants4,
     NatView,
+    RelayRtts,
     Relays4,
     RouteInfo,
 )
@@ -44,6 +45,7 @@ class Register:
     capabilities: U32 = 0
     home_relay: Name = ""
     lease_s: U32 = 0
+    relay_rtts: RelayRtts = ()  # relays kept warm: name, round trip in ms
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from ntmd.proto.coordinator_messages import (
     RouteDirectionToCaller,
 )
 from ntmd.proto.relay_messages import (
+    Draining,
     LegClose,
     LegMove,
     LegMoved,
@@ -76,6 +77,7 @@ __all__ = [
     "Deregister",
     "DirectionRequest",
     "Done",
+    "Draining",
     "Endpoints8",
     "Grants4",
     "InformationRequest",
@@ -141,6 +143,7 @@ Message = (
     | LegMove
     | LegMoved
     | LegClose
+    | Draining
 )
 """A control message."""
 
@@ -155,6 +158,7 @@ Request = (
     | LegOpen
     | LegMove
     | LegClose
+    | Draining
 )
 """A message that is retransmitted until it is answered."""
 

@@ -104,3 +104,12 @@ class LegClose:
     tag: ClassVar[int] = 66
     id: U32
     grant_id: Id16
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """A relay is about to leave (or stays after all): carry traffic elsewhere; answered by Done."""
+
+    tag: ClassVar[int] = 67
+    id: U32
+    draining: bool

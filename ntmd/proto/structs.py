@@ -11,6 +11,7 @@ from typing import Annotated
 
 from ntmd.proto.fields import (
     U8,
+    U16,
     U64,
     Certificate,
     GrantBytes,
@@ -81,6 +82,7 @@ class RelayInfo:
     tls: Endpoints8 = ()
 
 
+RelayRtts = Annotated[tuple[tuple[Name, U16], ...], Size(0, 4)]
 Relays4 = Annotated[tuple[RelayInfo, ...], Size(0, 4)]
 
 

@@ -109,6 +109,9 @@ DIRECTION_BYTES = 256_000  # per minute and directing DC (S7)
 LEGS_PER_NODE = 256
 LEG_QUEUE = 4  # datagrams held for a pair not yet open at both ends
 LEG_QUEUE_SECONDS = 1.0
+RELAY_RTT_UNKNOWN = 100.0  # ms; counted for a relay that an end has not measured
+RELAY_LOAD_MS_PER_MBIT = 0.05  # 200 Mbit/s weigh like 10 ms: a busy relay's queue is not free ...
+RELAY_LOAD_MS_PER_LEG = 0.002  # ... and 5,000 idle legs too; nearly equal relays share by these
 LEG_LINGER = 600.0
 OLD_LEG = 10.0
 

@@ -160,17 +160,16 @@ class Directions:
             self._fail(direction, m.Status.PEER_OFFLINE, f"{called.name} is not online", now)
             return
         caller = direction.caller
-        homes = (
-            self._relays.home(called.home_relay, now),
-            self._relays.home(caller.home_relay, now),
-        )
-        grants = self._grants(homes, caller.key, called.key, now)
+        chosen = self._relays.for_pair(caller, called, now)
+        grants = self._grants(chosen, caller.key, called.key, now)
         decision = decide(_side(caller), _side(called), relay=bool(grants))
         shared = self._share(direction, caller.key, called.key)
         to_called = self.route(
             caller, decision.caller_candidates, shared, grants, decision, decision.called_starts
         )
         to_caller = self.route(called, decision.called_candidates, shared, grants, decision, True)
+        to_called = replace(to_called, home_relay=self._relays.best_at(caller, chosen))
+        to_caller = replace(to_caller, home_relay=self._relays.best_at(called, chosen))
         self._say(direction, called.name, decision)
 
         def ready(status: int, text: str, at: float) -> None:
@@ -208,10 +207,9 @@ class Directions:
         )
 
     def _grants(
-        self, homes: tuple[Relay | None, ...], one: bytes, two: bytes, now: float
+        self, relays: list[Relay], one: bytes, two: bytes, now: float
     ) -> tuple[m.RelayGrant, ...]:
-        relays = {relay.leaf.name: relay for relay in homes if relay is not None}
-        return tuple(self._relays.grant(relay, one, two, now) for relay in relays.values())
+        return tuple(self._relays.grant(relay, one, two, now) for relay in relays)
 
     # -------------------------------------------------------------- to another domain
 
@@ -259,9 +257,8 @@ class Directions:
         self, direction: Direction, handle: int, info: m.InformationResponse, now: float
     ) -> None:
         caller, theirs = direction.caller, self._abroad.key_of(info)
-        home = self._relays.home(caller.home_relay, now)
-        own = self._grants((home,), caller.key, theirs, now)
-        grants = (*info.grants[:3], *own)
+        own = self._grants(self._relays.for_one(caller, now), caller.key, theirs, now)
+        grants = (*info.grants[:2], *own)
         decision = decide(
             _side(caller), Side(self._abroad.sift(info.candidates), info.nat), relay=bool(grants)
         )

@@ -220,9 +220,9 @@ class Abroad:
         now: float,
     ) -> None:
         assert node.leaf is not None
-        home = self._relays.home(node.home_relay, now)
-        grants = (
-            (self._relays.grant(home, node.key, caller.leaf.key, now),) if home is not None else ()
+        grants = tuple(
+            self._relays.grant(relay, node.key, caller.leaf.key, now)
+            for relay in self._relays.for_one(node, now)
         )
         self._common.counters["information_given"] += 1
         reply = m.InformationResponse(

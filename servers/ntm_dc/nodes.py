@@ -74,6 +74,7 @@ class Nodes:
         reported = (*_observed(event.path), *request.candidates)
         node.candidates = decision.sift(_merge(reported), common.virtual)
         node.nat = request.nat
+        node.relay_rtts = dict(request.relay_rtts)
         home = self._relays.home(request.home_relay or node.home_relay, now)
         node.home_relay = home.leaf.name if home else request.home_relay or node.home_relay
         self._registry.record(node, request.capabilities, now)

@@ -29,6 +29,7 @@ class Node:
 
     ``sources`` are the (socket, endpoint) pairs it was heard from, with the nonce of the challenge
     under way or 0 once answered; ``primary`` is where directions go; ``seq`` the greatest Move.
+    ``relay_rtts`` are the relays it keeps warm, with round trips in ms; forgotten at a restart.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Node:
     candidates: tuple[CandidateField, ...] = ()
     nat: NatView = NatView()  # noqa: RUF009 - frozen
     home_relay: str = ""
+    relay_rtts: dict[str, int] = field(default_factory=dict)
     last_seen: float = -1e9
     last_seen_ms: int = 0
     primary: Path | None = None

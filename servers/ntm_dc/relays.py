@@ -1,4 +1,4 @@
-"""The domain's relays: registration, choice by load, grants (rule C5).
+"""The domain's relays: registration, choice by round trips and load, grants (rule C5).
 
 A grant for one pair at one relay is made once a day and the same bytes are handed out until then,
 so that asking again does not make the relay keep a second pair of legs.
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ntm_dc.common import Common
+from ntm_dc.registry import Node
 from ntmd.proto import messages as m
 from ntmd.proto import timing
 from ntmd.proto.certs import Leaf, parse_leaf
@@ -24,6 +25,8 @@ LEASE = 60
 STORE_PREFIX = "relay/"
 GRANTS_KEPT = 65_536
 SHOWN = 4  # relays told to a node at registration
+PAIR = 3  # relays at which two of our nodes get legs, at most
+ABROAD = 2  # relays at which one of ours and a stranger do: their coordinator adds its own two
 
 
 @dataclass(slots=True, eq=False)
@@ -39,6 +42,12 @@ class Relay:
     draining: bool = False
     path: Path | None = None
     tls: tuple[Endpoint, ...] = ()
+
+    @property
+    def load_ms(self) -> float:
+        """How busy it is, as milliseconds of round trip."""
+        megabits = self.kbit_s / 1000 * timing.RELAY_LOAD_MS_PER_MBIT
+        return megabits + self.legs * timing.RELAY_LOAD_MS_PER_LEG
 
     @property
     def info(self) -> m.RelayInfo:
@@ -106,9 +115,10 @@ class Relays:
                 relay.until = -1e9
 
     def live(self, now: float) -> list[Relay]:
-        """Relays that serve, the least busy first."""
+        """Relays that serve, the least busy first; one that drains only if there is no other."""
         up = [relay for relay in self._by_name.values() if relay.until > now]
-        return sorted(up, key=lambda each: (each.draining, each.legs, each.kbit_s, each.leaf.name))
+        staying = [relay for relay in up if not relay.draining]
+        return sorted(staying or up, key=lambda each: (each.load_ms, each.leaf.name))
 
     def shown(self, home: str, now: float) -> tuple[m.RelayInfo, ...]:
         """What a node is told at registration: its home relay first if it serves."""
@@ -122,6 +132,36 @@ class Relays:
             if relay.leaf.name == wanted:
                 return relay
         return up[0] if up else None
+
+    def for_pair(self, one: Node, two: Node, now: float) -> list[Relay]:
+        """Where two of our nodes get legs: at each one's home, and at the two that are nearest to
+        both (at most three in all, the nearest first)."""
+        near = self._nearest((one, two), now)
+        homes = [self.home(node.home_relay, now) for node in (two, one)]
+        chosen = dict.fromkeys((*near[:1], *homes, *near[1:2]))
+        return [relay for relay in chosen if relay is not None][:PAIR]
+
+    def for_one(self, node: Node, now: float) -> list[Relay]:
+        """Where one of our nodes gets legs with a stranger: its home and the next nearest."""
+        home = self.home(node.home_relay, now)
+        chosen = dict.fromkeys((home, *self._nearest((node,), now)))
+        return [relay for relay in chosen if relay is not None][:ABROAD]
+
+    def best_at(self, node: Node, chosen: list[Relay]) -> str:
+        """The relay at which ``node`` is to be sent to: of the ``chosen`` (nearest first) the
+        first that it keeps warm, else its home."""
+        names = [relay.leaf.name for relay in chosen]
+        return next((name for name in names if name in node.relay_rtts), node.home_relay)
+
+    def _nearest(self, nodes: tuple[Node, ...], now: float) -> list[Relay]:
+        """Relays that serve by the sum of the nodes' round trips and their load."""
+
+        def cost(relay: Relay) -> tuple[float, str]:
+            name, unknown = relay.leaf.name, timing.RELAY_RTT_UNKNOWN
+            rtts = sum(node.relay_rtts.get(name, unknown) for node in nodes)
+            return rtts + relay.load_ms, name
+
+        return sorted(self.live(now), key=cost)
 
     def grant(self, relay: Relay, one: bytes, two: bytes, now: float) -> m.RelayGrant:
         """A grant for the pair of node keys ``one`` and ``two``, signed by our dc-sign key."""

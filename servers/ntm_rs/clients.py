@@ -128,6 +128,15 @@ class Clients:
         holders = (client.holder for client in self._by_handle.values())
         return frozenset(at for each in holders for number, at in each.sources if number == socket)
 
+    def drain(self, on: bool, now: float) -> None:
+        """Tell every node that the relay is about to leave, or stays after all."""
+        for handle in list(self._by_handle):
+            self.tell_draining(handle, on, now)
+
+    def tell_draining(self, handle: int, on: bool, now: float) -> None:
+        """Tell one node; asked again until it answers, and nothing hangs on the answer."""
+        self._engine.ask(handle, m.Draining(0, on), now)
+
     # -------------------------------------------------------------- legs
 
     def open(self, event: MessageReceived, request: m.LegOpen, now: float) -> m.LegOpened:

@@ -131,8 +131,8 @@ class RsCore:
                 self._datagram(data, socket, source, now)
             case CertificatesRenewed():
                 self._renewed(event, now)
-            case UserAsked(token=token, what=what):
-                self._asked(token, what)
+            case UserAsked():
+                self._asked(event, now)
             case SendFailed():
                 self.clients.counters["send_failed"] += 1
             case _:
@@ -174,6 +174,8 @@ class RsCore:
         """Counters and gauges for ``ntm-server status`` and ``/metrics``."""
         return {
             "registered": self.home.registered,
+            "draining": self.settings.draining,
+            "busy_legs": self.table.busy,
             "nodes": len(self.clients),
             "legs": len(self.table),
             "packets": self.table.packets,
@@ -228,6 +230,8 @@ class RsCore:
         leaf: Leaf = event.remote.leaf
         if leaf.role == Role.NODE:
             self.clients.established(event, leaf.key, now)
+            if self.settings.draining:
+                self.clients.tell_draining(event.handle, True, now)
         elif leaf.key == self.home.dc.peer.key:
             self.home.established(now)
 
@@ -285,12 +289,24 @@ class RsCore:
             self.settings.tls[:8],
         )
 
-    def _asked(self, token: int, what: str) -> None:
-        if what == "status":
-            self._commands.append(UserAnswered(token, self.status()))
-        else:
-            text = f"A relay has no answer to {what!r}; it knows status."
-            self._commands.append(UserAnswered(token, None, error=text, exit_code=2))
+    def _asked(self, event: UserAsked, now: float) -> None:
+        answer: Any = None
+        error = None
+        if event.what == "drain":
+            self._drain(event.arguments.get("on") is not False, now)
+        elif event.what != "status":
+            error = f"A relay has no answer to {event.what!r}; it knows status and drain."
+        if error is None:
+            answer = self.status()
+        code = 0 if error is None else 2
+        self._commands.append(UserAnswered(event.token, answer, error=error, exit_code=code))
+
+    def _drain(self, on: bool, now: float) -> None:
+        """Tell coordinator and nodes that the relay is about to leave, or stays; it forwards on."""
+        if on != self.settings.draining:
+            self.settings = replace(self.settings, draining=on)
+            self.clients.drain(on, now)
+            self.home.report_now(now)
 
     def _persist_mark(self, mark: int) -> None:
         self._commands.append(Store(SEQUENCE_KEY, mark.to_bytes(8, "big")))

@@ -64,7 +64,7 @@ class Home:
         self._asked: int | None = None
         self._next: float | None = None
         self._failures = 0
-        self._refresh = 0.0
+        self._again = False  # register once more as soon as the answer under way is there
 
     def start(self, now: float, stored: Mapping[str, bytes]) -> None:
         """Take the signers known from enrolment and from before, and call the coordinator."""
@@ -96,6 +96,13 @@ class Home:
             self.handle = self._engine.call(self.dc.peer, self._paths(), now)
         self._asked = self._engine.ask(self.handle, report(now), now)
 
+    def report_now(self, now: float) -> None:
+        """Something that the coordinator must know has changed."""
+        if self._asked is None:
+            self._next = now
+        else:
+            self._again = True
+
     def established(self, now: float) -> None:
         """The coordinator began a new session with us, or we with it: register at once."""
         if self._asked is None:
@@ -116,9 +123,10 @@ class Home:
             self._emit(Tell("info", "registered at the coordinator", {"dc": self.dc.peer.name}))
         self.registered = True
         self._failures = 0
+        again, self._again = self._again, False
         if reply.dc_sign:
             self._learn(reply.dc_sign, now, store=True)
-        self._next = now + max(1.0, reply.lease_s * REFRESH)
+        self._next = now if again else now + max(1.0, reply.lease_s * REFRESH)
 
     def failed(self, event: RequestFailed | CallFailed, now: float) -> None:
         """Nobody answered; the relay goes on forwarding and tries again."""

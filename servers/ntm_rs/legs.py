@@ -109,6 +109,7 @@ class Leg:
     held: list[tuple[float, bytes]] = field(default_factory=list)
     packets: int = 0
     bytes: int = 0
+    counted: int = 0  # packets at the last sweep
 
     def spend(self, size: int, now: float) -> bool:
         """Take ``size`` bytes from the leg's rate; False if it has not that much left."""
@@ -130,6 +131,7 @@ class LegTable:
         self.drops: Counter[str] = Counter()
         self.packets = 0
         self.bytes = 0
+        self.busy = 0  # legs that carried something between the last two sweeps
         self._by_id: dict[int, Leg] = {}
         self._pairs: dict[bytes, list[Leg]] = {}
 
@@ -278,6 +280,7 @@ class LegTable:
     def sweep(self, now: float) -> list[int]:
         """Forget what has run out: legs, old ids, held datagrams. Returns ids that are free now."""
         freed: list[int] = []
+        self.busy = 0
         for leg in [leg for pair in self._pairs.values() for leg in pair]:
             if now >= leg.expires or (leg.closes is not None and now >= leg.closes):
                 freed += self.remove(leg)
@@ -285,6 +288,8 @@ class LegTable:
             freed += self._forget_old(leg, [old for old, end in leg.old.items() if now >= end])
             if leg.held:
                 self._forget_held(leg, now)
+            self.busy += leg.packets != leg.counted
+            leg.counted = leg.packets
         return freed
 
     def _forget_old(self, leg: Leg, ids: list[int]) -> list[int]:

@@ -101,10 +101,10 @@ class Stage:
         for domain in self.domains.values():
             domain.dc.post(DirectoryUpdated(entries))
 
-    def relay(self, label: str, domain: str = "home.test") -> SimServer:
+    def relay(self, label: str, domain: str = "home.test", shape: Shape = SERVER_LINK) -> SimServer:
         """One more relay ``label.domain``, on a machine of its own, running."""
         host = self.world.host(f"{label} machine of {domain}")
-        eth = host.attach("eth0", self.world.internet, SERVER_LINK)
+        eth = host.attach("eth0", self.world.internet, shape)
         at = {n: (eth.addresses[family], RS_PORT) for n, family in ((1, 4), (2, 6))}
         there = self.domains[domain]
         server = self._relay(domain, there.identity, there.home.endpoints, at, host, label)
