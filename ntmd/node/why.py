@@ -132,7 +132,8 @@ class Why:
         for row in self._status.netcheck(now)["underlay"]:
             seen = row["reflexive"] or "nothing"
             text = f"here, {row['interface']} (IPv{row['families'][0]}) {row['address']}"
-            evidence = f"mapping {row['mapping']}, filtering {row['filtering']}"
+            nat = f"mapping {row['mapping']}, filtering {row['filtering']}"
+            evidence = f"{nat}, UDP {row['udp']}"
             found.append(fact(f"{text} is seen as {seen}", None, evidence))
         if not found:
             found.append(fact("here, no link has an address that could carry a tunnel"))
@@ -233,6 +234,11 @@ class Why:
             ]
         if not primary.relayed:
             return "so it goes direct, by the best way that answered", []
+        if self._underlay.streams.has(primary.socket):
+            link = self._underlay.interface(primary.socket)
+            return f"so it goes over the relay, and over TLS: nothing answers over UDP on {link}", [
+                "a network that lets UDP pass would allow a direct path; it is tried every minute"
+            ]
         ways = self._underlay.ways(tuple(tunnel.candidates))
         if tunnel.candidates and not ways:
             return self._no_common_family(tunnel)

@@ -85,6 +85,8 @@ def test_udp_blocked_from_the_start() -> None:
     assert transport(stage, desk, laptop) == ("relay", "udp")
     assert udp_words(stage, laptop) == ["blocked"]
     assert udp_words(stage, desk) == ["open"]
+    told = laptop.ask("why", name=desk.name)[-1].result
+    assert told["facts"][-1]["text"].endswith("and over TLS: nothing answers over UDP on eth0")
     health = [item["code"] for item in stage.status(laptop)["health"]]
     assert "udp-blocked" in health
     assert "udp-blocked" not in [item["code"] for item in stage.status(desk)["health"]]
