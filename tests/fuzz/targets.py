@@ -18,6 +18,7 @@ from ntmd.proto.crypto import PrivateKey, public_key
 from ntmd.proto.errors import ProtocolError
 from ntmd.proto.fragments import HEADER, Reassembly
 from ntmd.proto.messages import AnswerPayload, CallPayload
+from ntmd.proto.stream import Deframer
 from ntmd.proto.types import Role, Suite
 from tests.unit.proto.engines import Bus, Station, joined
 
@@ -57,6 +58,19 @@ def message(data: bytes) -> None:
     decoded = attempt(codec.decode, data)
     if decoded is not REFUSED:
         assert codec.decode(codec.encode(decoded)) == decoded
+
+
+def framing(data: bytes) -> None:
+    """The inside of a TLS connection: the same datagrams however the bytes are cut."""
+    whole = attempt(Deframer().feed, data)
+    deframer, pieces = Deframer(), list[bytes]()
+    for at in range(0, len(data), 7):
+        found = attempt(deframer.feed, data[at : at + 7])
+        if found is REFUSED:
+            assert whole is REFUSED
+            return
+        pieces += found
+    assert pieces == whole
 
 
 def payload(data: bytes) -> None:
@@ -168,6 +182,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         question,
         datagram,
         from_peer,
+        framing,
     )
 }
 

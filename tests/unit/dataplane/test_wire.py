@@ -27,6 +27,8 @@ VALUES: list[Any] = [
     plane.RemoveTunnel(5),
     plane.ReleaseParked(B, False),
     plane.BlockInterface("wlan0", 2.5),
+    plane.StreamSettings(b"ca", "http://192.0.2.1:8080"),
+    plane.OpenStream(3, "eth0", 4, "192.0.2.9", AT_A, "ntm-rs/1", 1 << 41, 0),
     plane.SocketOpened(1, AT_A),
     plane.SocketFailed(1, 19, "no device"),
     plane.NoTunnelFor(B),

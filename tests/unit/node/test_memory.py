@@ -6,13 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntmd.node.memory import PEERS_KEPT, KnownPeer, Memory, Resumption
+from ntmd.proto import msgpack
 from ntmd.proto.io import Store
 from ntmd.proto.messages import RelayGrant, RelayInfo
 from ntmd.proto.types import Endpoint
 
 
 def peer(name: str = "desk.home.test", active: int = 5) -> KnownPeer:
-    relay = RelayInfo("rs1.home.test", b"cert", (Endpoint("198.51.100.1", 4331),))
+    at, tls = Endpoint("198.51.100.1", 4331), Endpoint("198.51.100.1", 443)
+    relay = RelayInfo("rs1.home.test", b"cert", (at,), (tls,))
     return KnownPeer(
         name,
         name.encode().ljust(32, b"k")[:32],
@@ -47,6 +49,7 @@ def test_everything_that_was_kept_comes_back() -> None:
     memory.keep_self(b"\xfd" * 16, b"record", b"sign", ("home.test", "lab.test"))
     memory.keep_relays((RelayInfo("rs1.home.test", b"c", (Endpoint("198.51.100.1", 1),)),))
     memory.keep_coordinator((Endpoint("198.51.100.1", 4330),))
+    memory.keep_coordinator_tls((Endpoint("198.51.100.1", 443),))
     memory.keep_clock(10_000_000)
     again = Memory(stored(commands), lambda _: None)
     assert again.unreadable == []
@@ -56,7 +59,16 @@ def test_everything_that_was_kept_comes_back() -> None:
     assert again.domains == ("home.test", "lab.test")
     assert again.relays == memory.relays
     assert again.coordinator == memory.coordinator
+    assert again.coordinator_tls == (Endpoint("198.51.100.1", 443),)
     assert again.clock_ms == 10_000_000
+
+
+def test_relays_kept_before_there_was_tls_are_read() -> None:
+    at = Endpoint("198.51.100.1", 4331)
+    entry = msgpack.pack([1, [["rs1.home.test", b"c", [at.pack()]]]])
+    memory = Memory({"relays": entry}, lambda _: None)
+    assert memory.unreadable == []
+    assert memory.relays == (RelayInfo("rs1.home.test", b"c", (at,)),)
 
 
 def test_what_did_not_change_is_not_written_again() -> None:
