@@ -28,10 +28,10 @@ while True:
 """
 
 
-def start(node: Node, *options: str) -> subprocess.Popen[Any]:
-    """``ntmd rehearse`` in the background."""
+def start(node: Node, *words: str) -> subprocess.Popen[Any]:
+    """An ``ntmd`` command in the background."""
     return node.host.start(
-        str(BIN / "ntmd"), "--state", str(node.state), "rehearse", *options,
+        str(BIN / "ntmd"), "--state", str(node.state), *words,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **ENV},
     )  # fmt: skip
 
@@ -65,8 +65,9 @@ def captured(path: Path) -> list[tuple[float, str, int]]:
 
 def connected(town: Town) -> tuple[Node, Node]:
     laptop, desk = town.node("laptop", town.lab.nat()), town.node("desk", town.lab.nat())
-    laptop.ping(DESK, "-c1", "-W5")
-    wait_for(lambda: laptop.path_kind(DESK) == "direct", 10)
+    said = laptop.ntmd("ping", DESK, "--until-direct").stdout
+    assert f"{DESK}: seq=" in said
+    assert " direct via eth0 203.0.113." in said.splitlines()[-1]
     return laptop, desk
 
 
@@ -82,7 +83,8 @@ def test_only_our_own_datagrams_are_missing_on_the_link(town: Town, tmp_path: Pa
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     wait_for(lambda: capture.exists() and capture.stat().st_size > 2000, 5)
-    rehearsal = start(laptop, "--for", "4s", "--json")
+    watch = start(laptop, "status", "--watch")
+    rehearsal = start(laptop, "rehearse", "--for", "4s", "--json")
     blocked = wait_words(rehearsal, "eth0 is blocked")
     assert [h for h in laptop.status()["health"] if h["code"] == "rehearsal"]
     free = wait_words(rehearsal, "free again")
@@ -91,6 +93,12 @@ def test_only_our_own_datagrams_are_missing_on_the_link(town: Town, tmp_path: Pa
     tcpdump.send_signal(signal.SIGINT)
     tcpdump.wait(5)
     pings.terminate()
+    watch.send_signal(signal.SIGINT)
+    lines = [line for line in watch.communicate(timeout=10)[0].splitlines() if DESK in line]
+    assert watch.returncode == 0
+    assert "direct via eth0" in lines[0]
+    assert any("direct via eth0" not in line.partition(";")[0] for line in lines[1:]), lines
+    assert laptop.ntmd("why", DESK).stdout.splitlines()[-1].startswith("  so it goes direct")
     result = json.loads(said)
     assert result["interface"] == "eth0"
     assert result["other_links"] == ["wlan0"]
@@ -111,7 +119,7 @@ def test_only_our_own_datagrams_are_missing_on_the_link(town: Town, tmp_path: Pa
 @pytest.mark.parametrize("victim", ["command", "daemon", "plane"])
 def test_a_kill_in_the_middle_leaves_nothing_blocked(town: Town, victim: str) -> None:
     laptop, _ = connected(town)
-    rehearsal = start(laptop, "--for", "60s")
+    rehearsal = start(laptop, "rehearse", "--for", "60s")
     wait_words(rehearsal, "eth0 is blocked")
     silent = laptop.host.run("ping", "-6", "-c2", "-W1", DESK, check=False)
     assert silent.returncode == 1, silent.stdout

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-FLOOR = 23
+FLOOR = 30
 E2E = Path(__file__).parents[1] / "e2e"
 
 
