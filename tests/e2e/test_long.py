@@ -6,6 +6,8 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.actors import Node, wait_for
 from tests.e2e.conftest import Town
 from tests.e2e.programs import Download, Sshd, UdpFlow, ssh_session
@@ -75,6 +77,7 @@ def test_ten_rekeys_on_a_bad_line_lose_nothing(town: Town, tmp_path: Path) -> No
     assert time.monotonic() - session.at[-1][0] < 2
 
 
+@pytest.mark.timeout(LIFETIME + 60)
 def test_an_idle_tunnel_outlives_the_nats_mapping(town: Town) -> None:
     """Nobody speaks for longer than both NATs keep an idle mapping: the peer's first ping comes
     through, in both directions, and the direct path is found again."""
