@@ -305,6 +305,12 @@ class Doubt:
         )
         self._decide(tunnel, watch, now)
 
+    def moot(self, tunnel: Tunnel) -> None:
+        """The peer left the path that was in doubt: what answers from now on is judged anew."""
+        self._over(tunnel, self._watch(tunnel))
+        self._common.timers.cancel(("doubt", tunnel.number))
+        tunnel.doubted = tunnel.unanswered = None
+
     def proved(self, tunnel: Tunnel, proof: Proof, now: float) -> bool:
         """A challenge was answered; True if a suspicion was what it was about."""
         watch = self._watch(tunnel)

@@ -73,6 +73,7 @@ class Follow:
         if move.old_dead:
             tunnel.paths.lapse()
             tunnel.candidates.clear()
+            self._steering.doubts.moot(tunnel)
             if tunnel.handle is not None:
                 self._prober.cancel(tunnel.handle, keep=lambda p: p.relayed)
         self._journal.begin(

@@ -414,3 +414,24 @@ def test_the_same_seed_gives_the_same_trace() -> None:
         return stage.world.trace.digest()
 
     assert run() == run()
+
+
+@pytest.mark.parametrize("outage", [0.15, 0.25, 0.4, 0.8, 1.6])
+def test_a_peer_that_doubted_the_old_path_takes_the_new_direct_one(outage: float) -> None:
+    """No link for a while: the peer, which sends, doubts the old path before the Move comes; it
+    must not wait for that doubt to end, nor forget to look at the direct way afterwards."""
+    stage, laptop, desk = pair()
+    stage.stream(laptop, desk, 500, STEP)
+    stage.stream(desk, laptop, 500, STEP)
+    stage.run(1.0)
+    laptop.host.detach("eth0")
+    stage.run(outage)
+    network, families = stage.place(PORT_RESTRICTED)
+    laptop.host.attach("eth0", network, NODE_LINK, families=families)
+    at = stage.world.clock.now
+    stage.run(1.0)
+    for one, other in ((laptop, desk), (desk, laptop)):
+        primary = one.core.tunnels.by_name(other.name).paths.primary
+        assert primary is not None
+        assert not primary.relayed, f"{one.name} stays on the relay"
+    assert gap(laptop, at) <= 0.150
