@@ -71,7 +71,6 @@ def story(folder: Path, size: int, rate: str) -> bool:
         say(f"path: {describe(before)}")
 
         sshd = Sshd(desk.host, folder)
-        time.sleep(0.5)
         wires = [
             Capture(host, "eth0", folder / f"{host.label}.pcap")
             for host in (laptop.host, desk.host)

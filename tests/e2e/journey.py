@@ -10,7 +10,7 @@ import re
 import time
 from pathlib import Path
 
-from tests.e2e.actors import Node
+from tests.e2e.actors import Node, wait_for
 from tests.e2e.capture import INNER_SYN, Capture, tun_bytes
 from tests.e2e.programs import MARK, Download, IdleTcp, Sshd, UdpFlow, ssh_session
 
@@ -30,7 +30,7 @@ class Journey:
         self.session = ssh_session(laptop.host, self.sshd, there)
         self.session.wait_line("tick", 15)
         self.download = Download(desk.host, laptop.host, folder, there, self.size, "700k")
-        time.sleep(0.5)
+        wait_for(lambda: self.download.copy.exists() and self.download.copy.stat().st_size > 0, 15)
         self.syn = Capture(laptop.host, "ntm0", folder / "syn.pcap", INNER_SYN)
         self.out = UdpFlow(laptop.host, desk.host, folder, there, seconds=seconds, port=9991)
         self.back = UdpFlow(desk.host, laptop.host, folder, back, seconds=seconds, port=9992)

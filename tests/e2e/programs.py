@@ -93,6 +93,15 @@ print(number)
 """.replace("MARK", MARK.decode())
 
 
+def listening(host: Namespace, port: int, kind: str = "tcp", timeout: float = 15) -> None:
+    """Return once a program of ``host`` listens on the port; kind is tcp or udp."""
+    end = time.monotonic() + timeout
+    while not host.run("ss", "-Hln", f"--{kind}", f"sport = :{port}").stdout.strip():
+        if time.monotonic() > end:
+            raise TimeoutError(f"nobody listens on {kind} port {port} of {host.label}")
+        time.sleep(0.02)
+
+
 class Sshd:
     """OpenSSH's server on a host of the lab, with keys of its own."""
 
@@ -109,6 +118,7 @@ class Sshd:
         Path("/run/sshd").mkdir(exist_ok=True)
         self.log = self.folder / "sshd.log"
         host.start("/usr/sbin/sshd", "-D", "-f", str(config), "-E", str(self.log))
+        listening(host, 22)
 
     def connections(self) -> int:
         """How many connections sshd accepted."""
@@ -185,7 +195,7 @@ class Download:
             sys.executable, "-m", "http.server", "8080", "--bind", "::",
             "--directory", str(self.served), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        time.sleep(0.5)
+        listening(server, 8080)
         self.process = client.start(
             "curl", "-6", "-s", "-S", "--retry", "0", "--limit-rate", rate, "-o", str(self.copy),
             "-w", "%{num_connects} %{size_download} %{local_port}\n",
@@ -209,7 +219,7 @@ class IdleTcp:
 
     def __init__(self, server: Namespace, client: Namespace, to: str, port: int = 7777) -> None:
         self.server = Lines(server, sys.executable, "-c", ECHO, str(port))
-        time.sleep(0.5)
+        listening(server, port)
         self.client = Lines(
             client, sys.executable, "-c", IDLE, to, str(port), stdin=subprocess.PIPE
         )
@@ -248,7 +258,7 @@ class UdpFlow:
         self.arrivals: list[float] = []  # seconds of the monotonic clock, after the end
         self.notes = folder / f"udp{port}.json"
         self._in = receiver.start(sys.executable, "-c", UDP_IN, str(port), str(self.notes))
-        time.sleep(0.3)
+        listening(receiver, port, "udp")
         self._out = Lines(
             sender,
             sys.executable,

@@ -10,7 +10,7 @@ from tests.e2e.actors import Node, wait_for
 from tests.e2e.capture import Capture, tun_bytes
 from tests.e2e.conftest import Town
 from tests.e2e.lab.netns import Namespace
-from tests.e2e.programs import MARK, IdleTcp, Sshd
+from tests.e2e.programs import MARK, IdleTcp, Sshd, listening
 
 DESK = "desk.home.test"
 
@@ -37,6 +37,7 @@ def test_names_tunnel_and_cleartext(town: Town, tmp_path: Path) -> None:
     desk = town.node("desk", town.lab.nat())
     Sshd(desk.host, tmp_path)
     desk.host.start(sys.executable, "-m", "http.server", "8080", "--bind", "::", "-d", "/var/empty")
+    listening(desk.host, 8080)
     host = town.lab.space("laptop")
     town.lab.plug(host, "eth0", town.lab.nat())
     laptop = Node(host, tmp_path / "laptop", "laptop")
