@@ -289,7 +289,9 @@ class Relays:
             leg.leg, leg.reset_token = reply.leg, reply.reset_token
             path = relay.uplink.path
             if path is not None:
-                relay.uplink.saw(path.socket, reply.observed, now)
+                before = relay.uplink.observed.get(path.socket)
+                if relay.uplink.saw(path.socket, reply.observed, now) and before is not None:
+                    relay.uplink.announce_again(now)  # a rebound NAT, noticed here first
             self._deliver(relay, leg)
             self._close_superseded(relay, leg, now)
             self._leg_changed(leg.peer, now)

@@ -27,12 +27,31 @@ class History:
     def __init__(self, seed: int) -> None:
         self.stage = Stage(seed, keep_trace=False)
         self.dice: Random = self.stage.world.clock.stream("history")
-        self.domain = self.stage.domain()
+        self.world(self.stage)
         self.nodes = [self._node(label) for label in ("a", "b", "c")]
         self.stage.all_up()
         self.addresses = [node.address for node in self.nodes]
         self.done: list[str] = []
         self.pings = 0
+
+    def world(self, stage: Stage) -> None:
+        """The servers."""
+        self.domain = stage.domain()
+
+    def happenings(self) -> tuple[str, ...]:
+        """What the dice choose from."""
+        return (
+            "move",
+            "move",
+            "rebind",
+            "rough",
+            "crash",
+            "dc",
+            "rs",
+            "traffic",
+            "traffic",
+            "idle",
+        )
 
     def _node(self, label: str) -> SimNode:
         network, families = self.stage.place(self.dice.choice(KINDS))
@@ -40,9 +59,7 @@ class History:
 
     def step(self) -> None:
         """One thing happens; packets flow meanwhile."""
-        what = self.dice.choice(
-            ("move", "move", "rebind", "rough", "crash", "dc", "rs", "traffic", "traffic", "idle")
-        )
+        what = self.dice.choice(self.happenings())
         node = self.dice.choice(self.nodes)
         self.done.append(f"{what} {node.host.name}")
         getattr(self, what)(node)
