@@ -107,7 +107,7 @@ def test_only_our_own_datagrams_are_missing_on_the_link(town: Town, tmp_path: Pa
     assert peer["peer"] == DESK
     assert (rehearsal.returncode == 0) is peer["survived"]
     assert peer["survived"], result
-    mine = str(laptop.status()["underlay"][0]["address"])
+    mine = next(u["address"] for u in laptop.status()["underlay"] if u["interface"] == "eth0")
     sent = [d for d in captured(capture) if d[1].startswith(mine + ".")]
     others = [d for d in sent if d[2] == OTHER_PORT]
     ours = [d for d in sent if d[2] != OTHER_PORT]
