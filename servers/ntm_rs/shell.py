@@ -16,7 +16,15 @@ from ntm_rs.plane import RelayPlane
 from ntmd.proto import certs
 from ntmd.proto.certs import Trust
 from ntmd.proto.events import Identity
-from ntmd.proto.io import DatagramReceived, SendDatagram, SendFailed, Store, Tell, UserAnswered
+from ntmd.proto.io import (
+    DatagramReceived,
+    SendDatagram,
+    SendFailed,
+    Store,
+    Tell,
+    UserAnswered,
+    UserAsked,
+)
 from ntmd.proto.stream import ALPN, STREAM_SOCKET
 from ntmd.proto.types import Endpoint, Peer, Role
 from ntmd.runtime.clock import boot_clock, wall_ms
@@ -149,6 +157,13 @@ class RsServer:
         """Return when the server ends; raises what made it fail."""
         assert self._task is not None, "start() first"
         await self._task
+
+    def drain(self, on: bool) -> dict[str, Any]:
+        """Ask nodes and coordinator to do without this relay, or (``on`` false) to use it again;
+        the relay's status."""
+        assert self._driver is not None, "start() first"
+        self._driver.post(UserAsked(0, "drain", {"on": on}))
+        return self.core.status()
 
     def renewed(self, enrolment: Enrolment) -> None:
         """Go on with renewed certificates; sessions and legs are not touched."""

@@ -11,6 +11,7 @@ from ntm_as.passwords import SHORTEST, hash_password
 from ntm_as.refusals import Refused
 from ntm_as.shell import AsServer
 from ntm_as.tables import Account, Member, Tables
+from ntm_rs.shell import RsServer
 from ntmd.proto.crypto import sha256
 from ntmd.runtime.clock import wall_ms
 from ntmd.runtime.complaints import Complaint, Exit
@@ -28,6 +29,7 @@ class AdminDesk:
 
     def __init__(self, status: Callable[[], Awaitable[dict[str, Any]]]) -> None:
         self.accounts: AsServer | None = None
+        self.relay: RsServer | None = None
         self._status = status
         self._tasks: set[asyncio.Task[None]] = set()
         self._answers: dict[str, Answer] = {
@@ -40,6 +42,7 @@ class AdminDesk:
             "node.list": self._node_list,
             "node.show": self._node_show,
             "node.remove": self._node_remove,
+            "drain": self._drain,
             "status": lambda arguments: self._status(),
         }
 
@@ -71,6 +74,16 @@ class AdminDesk:
                 "Give the --data directory of `ntm-server all` or `ntm-server as`.",
             )
         return self.accounts
+
+    async def _drain(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        if self.relay is None:
+            raise Complaint(
+                "this server is no relay, or is still starting.",
+                "Only a relay can be drained.",
+                "Give the --data directory of `ntm-server all` or `ntm-server rs`.",
+            )
+        found = self.relay.drain(arguments.get("on") is not False)
+        return {key: found[key] for key in ("draining", "nodes", "legs", "busy_legs")}
 
     # -------------------------------------------------------------- invitations
 

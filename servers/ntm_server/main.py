@@ -270,6 +270,29 @@ def node_remove(data: Path, name: str) -> None:
     click.echo(f"removed {removed['name']}", err=True)
 
 
+# ------------------------------------------------------------------ relay
+
+
+@cli.command()
+@data_option
+@click.option("--undo", is_flag=True, help="Take new pairs again.")
+@as_json
+def drain(data: Path, undo: bool, as_json: bool) -> None:
+    """Have nodes carry their traffic elsewhere before this relay is stopped.
+
+    The relay forwards on. Run it again to see how many legs still carry something; with none (and
+    another relay in the domain) stopping it interrupts nobody.
+    """
+    found = _ask(data, "drain", on=not undo)
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    click.echo(
+        f"{'draining' if found['draining'] else 'serving'}: {found['nodes']} nodes, "
+        f"{found['legs']} legs, {found['busy_legs']} of them carried something in the last second"
+    )
+
+
 # ------------------------------------------------------------------ status
 
 

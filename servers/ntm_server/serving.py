@@ -21,6 +21,7 @@ import click
 from ntm_as.admission import check_domain as check_domain_name
 from ntm_as.shell import AsServer
 from ntm_as.tables import Tables
+from ntm_rs.shell import RsServer
 from ntm_server import membership
 from ntm_server.desk import AdminDesk
 from ntm_server.health import Health
@@ -141,6 +142,8 @@ class Serving:
             role = MEMBERS[name][0](self.settings, self.files[name], enrolment, streams)
             await self._run_role(name, role)
             self._enrolled[name] = role
+            if isinstance(role, RsServer):
+                self._desk.relay = role
 
     async def _run_role(self, name: str, role: Role) -> None:
         await role.start()
