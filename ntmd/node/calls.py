@@ -274,25 +274,26 @@ class Calls:
 
     def session_ready(self, event: SessionReady, now: float) -> None:
         """Keys exist, not confirmed yet: receive with them."""
-        tunnel = self._tunnel_of(event.remote.leaf.key)
+        tunnel = self._tunnel_of(event.remote.leaf.key, now)
         if tunnel is None:
             return
         tunnel.handle = event.handle
         tunnel.sessions[event.session.number] = event.session
         self._tunnels.install(tunnel)
 
-    def _tunnel_of(self, key: bytes) -> Tunnel | None:
+    def _tunnel_of(self, key: bytes, now: float) -> Tunnel | None:
         tunnel = self._tunnels.by_key.get(key)
         if tunnel is None:
             known = self._common.memory.by_key(key)
             if known is not None:
                 peer = Peer(Role.NODE, known.name, key)
-                tunnel = self._tunnels.recall(known, peer, self._common.born)
+                tunnel = self._tunnels.recall(known, peer, now)
+                self._relays.want(tunnel.grants, peer, now)  # to send to it at its own home relay
         return tunnel
 
     def established(self, event: Established, now: float) -> None:
         """A session with a peer is confirmed: it may carry, and names are answered."""
-        tunnel = self._tunnel_of(event.remote.leaf.key)
+        tunnel = self._tunnel_of(event.remote.leaf.key, now)
         if tunnel is None or len(tunnel.address) != 16:
             self._common.engine.close(event.handle, now, CloseReason.REFUSED)
             return

@@ -49,6 +49,7 @@ from ntmd.proto.plane import (
 )
 from ntmd.proto.session import Sequencer, SessionEngine
 from ntmd.proto.timing import RENEW_FROM
+from ntmd.proto.types import Peer, Role
 
 RECENT_START = 3600_000  # peers active this recently are called at start (rule S4), ms
 RENEW_RETRY = 3600.0  # a renewal that failed is tried again after this, seconds
@@ -264,11 +265,14 @@ class NodeCore(Parts):
             self.moves.socket_failed(socket, now)
 
     def _greet(self, now: float) -> None:
-        """After a start: call every peer that was active lately; its keys to us are gone (S4)."""
+        """After a start: call every peer that was active lately; its keys to us are gone (S4). The
+        others find this node at its home relays, where its legs wait to be opened again."""
         since = self.common.clock(now) - RECENT_START
         for known in list(self.common.memory.peers.values()):
             if known.met and known.active_ms > since:
                 self.calls.greet(known.name, now)
+            else:
+                self.relays.reopen(known.grants, Peer(Role.NODE, known.name, known.key), now)
 
     # -------------------------------------------------------------- the shell
 

@@ -202,6 +202,7 @@ class Doubt:
         if primary is None or watch.since is not None or tunnel.handle is None:
             return
         watch.since, watch.primary = now, primary
+        self._steering.prepare(tunnel, now)
         watch.answered.clear()
         watch.links.clear()
         spares = self._relays.spare_ways(tunnel.peer.key, tunnel.home_relay, primary.socket)

@@ -265,6 +265,11 @@ class Relays:
             elif relay.uplink.handle is None:
                 relay.uplink.call(now)
 
+    def reopen(self, grants: tuple[RelayGrant, ...], peer: Peer, now: float) -> None:
+        """Be reachable for a peer of an earlier life of this node: legs at home relays only."""
+        homes = [name for name, relay in self.by_name.items() if relay.home]
+        self.want(tuple(each for each in grants if each.relay.name in homes), peer, now)
+
     def _replace_older(self, relay: Relay, peer: Peer, now: float) -> None:
         """A new grant for a pair takes the place of the older one once it is open."""
         old = [leg for leg in relay.legs.values() if leg.peer.key == peer.key and not leg.leg]

@@ -90,7 +90,14 @@ class Steering:
         if fresh:
             self.say_candidates(tunnel, now)
             self.explore(tunnel, now)
+        self.prepare(tunnel, now)
         self._arm_idle(tunnel, now)
+
+    def prepare(self, tunnel: Tunnel, now: float) -> None:
+        """A relay that is not kept alive may see this node behind a new mapping: tell it first."""
+        primary = tunnel.paths.primary
+        if primary is not None and primary.relayed:
+            self._relays.prepare(self._relays.name_of(primary), now)
 
     def _usable(self, path: Path) -> bool:
         return self._underlay.is_open(path.socket)
