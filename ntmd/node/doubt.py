@@ -217,7 +217,8 @@ class Doubt:
     def _others(self, tunnel: Tunnel, primary: Path, spares: list[Path]) -> list[Path]:
         relay = self._steering.relay_way(tunnel)
         direct = [p for p in tunnel.paths.proven if self._underlay.is_open(p.socket)]
-        ways = [*spares[:2], *([relay] if relay is not None else []), *direct]
+        legs = [way for _, way in self._relays.ways_to(tunnel.peer.key, tunnel.home_relay)]
+        ways = [*spares[:2], *([relay] if relay is not None else []), *legs[:2], *direct]
         return [way for way in dict.fromkeys(ways) if way != primary][:PATH_SET]
 
     def _ask(self, tunnel: Tunnel, path: Path, now: float) -> None:
@@ -354,6 +355,8 @@ class Doubt:
         self._over(tunnel, watch)
         if primary is not None and not primary.relayed:
             tunnel.paths.disprove(primary)
+        elif primary is not None and path.relayed and path.socket == primary.socket:
+            self._relays.judge(primary, now, dead=True)
         tunnel.doubted = tunnel.unanswered = None
         self._common.timers.cancel(("doubt", tunnel.number))
         self._steering.carry(tunnel, path, now)

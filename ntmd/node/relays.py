@@ -50,6 +50,7 @@ class Leg:
     issued_ms: int
     leg: int = 0
     opening: bool = False
+    dead: bool = False  # the peer answered by another relay, but not over this leg
     proved: bool = False  # the peer answered over it; asked only when another leg drains
     reset_token: bytes = b""
 
@@ -291,7 +292,7 @@ class Relays:
         if relay.legs.get(leg.grant_id) is not leg:
             return
         if isinstance(reply, LegOpened) and reply.status == Status.OK and reply.leg:
-            leg.leg, leg.reset_token = reply.leg, reply.reset_token
+            leg.leg, leg.reset_token, leg.dead = reply.leg, reply.reset_token, False
             path = relay.uplink.path
             if path is not None:
                 before = relay.uplink.observed.get(path.socket)
@@ -350,6 +351,7 @@ class Relays:
                 if leg.peer.key == key and leg.leg:
                     way = Path(path.socket, path.remote, leg.leg)
                     rank = 1 if relay.draining else 2 if leaving and not leg.proved else 0
+                    rank += 3 * leg.dead
                     found.append((not relay.uplink.up, rank, name != prefer, name, way))
         found.sort()
         return [(name, way) for *_, name, way in found]
@@ -378,6 +380,16 @@ class Relays:
         request = LegMove(0, relay.uplink.seq, path_id(way.socket), int(DOUBT_SECONDS * 1000))
         here = way._replace(leg=0)
         self._requests.ask(relay.uplink.handle, request, now, lambda *_: None, path=here)
+
+    def judge(self, way: Path, now: float, *, dead: bool) -> None:
+        """Whether the peer answers over a leg; the relay of a dead one is asked for itself."""
+        relay = self.by_name.get(self.name_of(way))
+        for leg in relay.legs.values() if relay is not None else ():
+            if leg.leg == way.leg and leg.dead != dead:
+                leg.dead = dead
+                if relay is not None and dead:
+                    relay.uplink.challenge(now, lambda *_: None)
+                self._leg_changed(leg.peer, now)
 
     def prepare(self, name: str, now: float) -> None:
         """Before a leg is used after a pause: make the own mapping known to the relay first."""

@@ -155,6 +155,8 @@ class Steering:
         tunnel.paths.prove(path, proof.rtt, now)
         if proof.answer.observed is not None and not path.relayed:
             self._learn(path.socket, proof.answer.observed, now)
+        if path.relayed:
+            self._relays.judge(path, now, dead=False)
         self.proved(tunnel, proof, now)
         if not self.doubts.proved(tunnel, proof, now):
             self._judge(tunnel, path, now)

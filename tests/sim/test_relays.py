@@ -133,3 +133,19 @@ def test_a_pair_meets_at_the_relay_that_is_nearest_to_both() -> None:
     stage.first_answer(laptop, desk)
     stage.run(3.0)
     assert relay_of(stage, laptop, desk) == relay_of(stage, desk, laptop) == "rs.home.test"
+
+
+def test_the_second_relay_carries_when_the_first_is_killed() -> None:
+    stage = Stage(7)
+    domain = stage.domain()
+    relays = {"rs.home.test": domain.rs, "rs2.home.test": stage.relay("rs2")}
+    laptop, desk = pair(stage)
+    stage.first_answer(laptop, desk)
+    stage.stream(laptop, desk, 1000)
+    stage.run(2.0)
+    domain.dc.crash()  # nobody to ask
+    relays.pop(relay_of(stage, laptop, desk)).crash()
+    stage.run(9.0)
+    arrived = desk.inner.times("udp", laptop.address)
+    assert max(arrived) == 999
+    assert desk.inner.longest_gap("udp") < 0.4
