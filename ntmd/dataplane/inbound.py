@@ -135,13 +135,12 @@ class Inbound:
                 return
         pack_nonce(self._nonce, 0, word, counter)
         runs, length = self._runs, end - at - OVERHEAD
-        begin = runs.place(tunnel, length)
+        begin = runs.place()
         try:
             receiver.open(
                 self._nonce, view[at + HEADER_SIZE : end], None, runs.view[begin : begin + length]
             )
         except (InvalidTag, LookupError, ValueError):
-            runs.undo()
             receiver.failed += 1
             self._drops["in_bad_tag"] += 1
             return
@@ -212,7 +211,6 @@ class Inbound:
         """Not an IPv6 packet: a fragment, or reserved (rule S5)."""
         runs = self._runs
         plain = bytes(runs.view[begin : begin + length])
-        runs.undo()
         if plain[0] != FRAGMENT:
             self._drops["in_not_ipv6" if plain[0] >> 4 == 4 else "in_reserved"] += 1
             return

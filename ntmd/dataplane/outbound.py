@@ -1,8 +1,9 @@
 """From the TUN to UDP: inner packets become sealed datagrams (reading down is a packet's way).
 
-A packet is read into :attr:`Outbound.buffer` behind its virtio header. A super-packet of the kernel
-(up to 64 KiB of one flow) is cut into packets here: the headers of each are written in front of its
-payload, over the end of the one before, which is sealed already; so no payload is copied. Sealed
+A packet is read into :attr:`Outbound.slots` behind its virtio header. A super-packet of the kernel
+(up to 64 KiB of one flow) is cut into packets here without copying payload: if it has the shape
+that was expected, there is room for a header before each piece (:mod:`~ntmd.dataplane.slots`); if
+not, each header is written over the end of the packet before, which is sealed already. Sealed
 datagrams of one size for one tunnel lie side by side and leave in one call of ``send``.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Callable
+from itertools import repeat
 
 from ntmd.dataplane import packets
 from ntmd.dataplane.egress import Egress, Send
@@ -38,16 +40,19 @@ from ntmd.dataplane.parking import Parking
 from ntmd.dataplane.recent import Recent
 from ntmd.dataplane.reports import Reports
 from ntmd.dataplane.slicing import VIEWS, Kept, slices
+from ntmd.dataplane.slots import Slots
+from ntmd.dataplane.stamps import Headers, Nonces, drain
 from ntmd.dataplane.table import Sender, Table, Tunnel
 from ntmd.proto import timing
 from ntmd.proto.fragments import cut
 from ntmd.proto.frame import HEADER_SIZE, OVERHEAD
 from ntmd.proto.plane import Resend
 
-READ_SIZE = VNET_SIZE + 65_536
 RUN_BYTES = 65_487  # of one send: what an IPv6 datagram may hold
 RUN_SEGMENTS = 64  # of one send; newer kernels take 128
 ANSWERS_PER_SECOND = 100  # ICMPv6 errors to local senders
+WORTH = 8  # packets in a super-packet from which on the next one is expected to be like it
+POOR_RUNS = 16  # short runs in a row, then nothing is expected any more
 
 pack_header = struct.Struct(">IIQ").pack_into  # kind to flags as one word, index, counter
 pack_nonce = struct.Struct(">IQ").pack_into
@@ -67,9 +72,11 @@ class Outbound:
         egress: Egress,
         send: Send,
         reply: Reply,
+        start: int = 0,
     ) -> None:
-        self.buffer = bytearray(READ_SIZE)
-        self.view = memoryview(self.buffer)
+        """``start``: where packets are read to (:class:`Slots`)."""
+        self.slots = Slots(start)
+        self.buffer, self.view = self.slots.buffer, self.slots.view
         self.segments = RUN_SEGMENTS
         self._table, self._parking, self._reports = table, parking, reports
         self._drops, self._send, self._reply = drops, send, reply
@@ -79,8 +86,9 @@ class Outbound:
         self._arena = bytearray(RUN_BYTES)
         self._out = memoryview(self._arena)
         self._nonce = bytearray(12)
-        self._pieces: Kept = {}
+        self._nonces, self._headers = Nonces(), Headers(self._arena)
         self._rooms: Kept = {}
+        self._poor = 0  # short runs in a row
         self._tunnel: Tunnel | None = None  # of the run in the arena
         self._size = self._fill = self._count = self._index = 0
         self._flow = b""  # ports of its first packet
@@ -90,6 +98,12 @@ class Outbound:
 
     def packet(self, length: int, now: float) -> None:
         """Take the packet in the buffer; ``length`` includes the virtio header."""
+        slots = self.slots
+        if length > slots.whole:
+            if self._expected(length, now):
+                return
+            slots.gather(length)
+            slots.be_plain()
         buffer = self.buffer
         if buffer[18:50] == self._addresses:
             tunnel = self._last
@@ -127,6 +141,13 @@ class Outbound:
             self._send(run, size, tunnel.paths[0])
         else:
             self._egress.spread(tunnel, run, size, now)
+            self._headers.disturbed()
+        if self._count >= WORTH:
+            self._poor = 0
+        elif self._poor < POOR_RUNS:
+            self._poor += 1
+            if self._poor == POOR_RUNS:
+                self.slots.be_plain()
         self._tunnel = None
         self._fill = self._count = 0
 
@@ -166,6 +187,7 @@ class Outbound:
 
     def release(self, raw: list[bytes], now: float) -> None:
         """Take packets that were parked."""
+        self.slots.be_plain()
         for each in raw:
             self.buffer[: len(each)] = each
             self.packet(len(each), now)
@@ -182,6 +204,7 @@ class Outbound:
 
     def refuse(self, raw: list[bytes], unreachable: bool, now: float) -> None:
         """There is no way for these parked packets."""
+        self.slots.be_plain()
         for each in raw:
             self._drops["parked_no_way"] += 1
             if unreachable:
@@ -213,18 +236,29 @@ class Outbound:
         return sender.plain
 
     def _too_big(self, tunnel: Tunnel, sender: Sender, length: int, now: float) -> None:
-        """Larger than the path: tell the local sender, or below 1,280 cut it ourselves (S5)."""
-        if tunnel.room >= MINIMUM_MTU or length - VNET_SIZE > MINIMUM_MTU:
-            self._drops["out_too_big"] += 1
-            self._answer(length, packets.TOO_BIG, 0, max(tunnel.room, MINIMUM_MTU), now)
-            return
+        """Larger than the path (S5): tell the local sender, and let this one leave in fragments."""
+        self._say_too_big(tunnel, length, now)
         if self.buffer[0] & VNET_NEEDS_CSUM:
             _, _, _, _, start, offset = VNET.unpack_from(self.buffer)
-            packets.complete(self.view[VNET_SIZE:length], start, offset)
+            if VNET_SIZE + start + offset + 2 <= length:
+                packets.complete(self.view[VNET_SIZE:length], start, offset)
+        self._fragment(tunnel, sender, (VNET_SIZE, length), now)
+
+    def _say_too_big(self, tunnel: Tunnel, length: int, now: float) -> None:
+        """Packet Too Big, once the path's size is settled; nobody need go below 1,280."""
+        if tunnel.settled and length - VNET_SIZE > MINIMUM_MTU:
+            self._answer(length, packets.TOO_BIG, 0, max(tunnel.room, MINIMUM_MTU), now)
+
+    def _fragment(self, tunnel: Tunnel, sender: Sender, place: tuple[int, int], now: float) -> None:
+        """Cut a packet inside the seal. The pieces are laid where it was."""
+        begin, end = place
+        self.slots.be_plain()
         sender.fragment = sender.fragment + 1 & 0xFFFF_FFFF
-        for piece in cut(bytes(self.view[VNET_SIZE:length]), sender.fragment, tunnel.room):
-            self.buffer[: len(piece)] = piece
-            self._seal(tunnel, sender, sender.plain, 0, len(piece), now)
+        packet = bytes(self.view[begin:end])
+        for piece in cut(packet, sender.fragment, tunnel.room):
+            self.buffer[begin : begin + len(piece)] = piece
+            self._seal(tunnel, sender, sender.plain, begin, begin + len(piece), now)
+        self.buffer[begin:end] = packet
 
     # ------------------------------------------------------------------ super-packets
 
@@ -244,9 +278,11 @@ class Outbound:
             return
         if protocol == TCP:
             size = min(size, tunnel.room - head)  # a stream may be cut smaller
-        if head + VNET_SIZE > length or head + size > tunnel.room or size <= 0:
-            self._too_big(tunnel, sender, length, now)
+        if head + VNET_SIZE >= length or size <= 0:
+            self._drops["out_bad_gso"] += 1
             return
+        if head + size > tunnel.room:
+            self._say_too_big(tunnel, VNET_SIZE + head + size, now)
         self._cut(tunnel, sender, (length, head, size, start), protocol, now)
 
     def _cut(
@@ -268,25 +304,19 @@ class Outbound:
         partial = tunnel.takes_partial and start == IP_HEADER
         word = sender.partial if partial else sender.plain
         full = (end - at - 1) // size  # all but the last packet, which differs
-        done = 0
-        while done < full:
-            count = 0
-            if partial and not flags & CWR:
-                count = self._seal_many(tunnel, sender, template, (size, done, full), now)
-            if not count:
-                begin = VNET_SIZE + done * size
-                self._seal_cut(tunnel, sender, word, template, (begin, begin + head + size), now)
-                count = 1
-                flags &= ~CWR  # only in the first packet
-                if protocol == TCP:
-                    template[start + 13] &= ~CWR
-                    _advance(template, start, size)
-            done += count
+        for done in range(full):
+            begin = VNET_SIZE + done * size
+            self._seal_cut(tunnel, sender, word, template, (begin, begin + head + size), now)
+            if protocol == TCP:
+                template[start + 13] &= ~CWR  # only in the first packet
+                _advance(template, start, size)
         if protocol == TCP:
             template[start + 13] |= flags & (FIN | PSH)
-        at += done * size
+        at += full * size
         _set_length(template, head, end - at, start, protocol)
         self._seal_cut(tunnel, sender, word, template, (at - head, end), now)
+        if partial and full >= WORTH:
+            self.slots.expect(head, size)
 
     def _seal_cut(
         self,
@@ -300,57 +330,86 @@ class Outbound:
         """One packet of a super-packet: headers, checksum if the peer wants it, seal."""
         begin, end = place
         self.buffer[begin : begin + len(template)] = template
-        if word == sender.plain:
+        large = end - begin > tunnel.room
+        if word == sender.plain or large:
             protocol, start, _ = packets.last_header(template)
             packets.complete(self.view[begin:end], start, CHECKSUM_AT[protocol])
-        self._seal(tunnel, sender, word, begin, end, now)
+        if large:
+            self._fragment(tunnel, sender, place, now)
+        else:
+            self._seal(tunnel, sender, word, begin, end, now)
 
-    def _seal_many(
+    # ------------------------------------------------------------------ super-packets as expected
+
+    def _expected(self, length: int, now: float) -> bool:
+        """Take a super-packet that was read cut up, if it is as was expected."""
+        buffer, head, size = self.buffer, *self.slots.shape
+        tunnel = self._last if buffer[18:50] == self._addresses else None
+        sender = tunnel.send if tunnel is not None else None
+        if tunnel is None or sender is None or sender.expires <= now or tunnel.room < head + size:
+            return False
+        _, kind, _, got, start, offset = VNET.unpack_from(buffer)
+        protocol = {GSO_TCP6: TCP, GSO_UDP: UDP}.get(kind & ~GSO_ECN)
+        if protocol is None or got != size or start != IP_HEADER or not tunnel.takes_partial:
+            return False
+        at = VNET_SIZE + IP_HEADER
+        long = buffer[at + 12] // 16 * 4 if protocol == TCP else 8
+        if long != head - IP_HEADER or CHECKSUM_AT[protocol] != offset:
+            return False
+        flags = buffer[at + 13] if protocol == TCP else 0
+        full = (length - VNET_SIZE - head - 1) // size
+        if flags & CWR or sender.counter + full >= timing.COUNTER_REKEY:
+            return False
+        self._seal_slots(tunnel, sender, (length, full, flags), protocol, now)
+        return True
+
+    def _seal_slots(
         self,
         tunnel: Tunnel,
         sender: Sender,
-        template: bytearray,
-        part: tuple[int, int, int],
+        shape: tuple[int, int, int],
+        protocol: int,
         now: float,
-    ) -> int:
-        """Seal full packets while they fit the open run; returns how many (0: not this way).
+    ) -> None:
+        """Seal the packets of a super-packet; ``shape``: end, full packets, TCP flags."""
+        slots, (length, full, flags) = self.slots, shape
+        head, size = slots.shape
+        template = bytearray(self.view[VNET_SIZE : VNET_SIZE + head])
+        sequence = None
+        if protocol == TCP:
+            template[IP_HEADER + 13] = flags & ~(FIN | PSH)
+            sequence = read_u32(template, IP_HEADER + 4)[0]
+        _set_length(template, head, size, IP_HEADER, protocol)
+        slots.dress(template, full + 1, sequence)
+        width, done = head + size + OVERHEAD, 0
+        while done < full:
+            count = min(full - done, self._space(tunnel, width, now))
+            if not self._fill:
+                self._open(tunnel, width, VNET_SIZE)
+            self._seal_many(sender, slots.packets[done : done + count], width)
+            done += count
+        begin = VNET_SIZE + full * (head + size)
+        end = begin + length - VNET_SIZE - full * size
+        last = self.buffer[begin : begin + head]
+        if protocol == TCP:
+            last[IP_HEADER + 13] = flags
+        _set_length(last, head, end - begin - head, IP_HEADER, protocol)
+        self.buffer[begin : begin + head] = last
+        self._seal(tunnel, sender, sender.partial, begin, end, now)
+        slots.undress(full)
 
-        The same as :meth:`_seal_cut` on each, with everything that does not change in locals and
-        the slices of buffer and arena kept from one super-packet to the next.
-        """
-        size, done, full = part
-        head = len(template)
-        width = head + size + OVERHEAD
-        count = min(full - done, self._space(tunnel, width, now), VIEWS - done)
-        if count <= 0 or sender.counter + count >= timing.COUNTER_REKEY:
-            return 0
-        if not self._fill:
-            self._open(tunnel, width, VNET_SIZE)
-        sources = slices(self._pieces, self.view, VNET_SIZE, size, (0, head + size))
+    def _seal_many(self, sender: Sender, packets_: list[memoryview], width: int) -> None:
+        """Seal packets of one size behind what is in the arena; they fit."""
+        count, slot, counter = len(packets_), self._count, sender.counter + 1
+        room = min(self.segments, RUN_BYTES // width, VIEWS)
+        shape = (sender.partial, self._index, width)
+        self._headers.write(shape, slot, counter, count, room)
+        nonces = self._nonces.take(sender.partial, counter, count)
         sinks = slices(self._rooms, self._out, 0, width, (HEADER_SIZE, width))
-        buffer, arena, nonce, seal = self.buffer, self._arena, self._nonce, sender.seal
-        word, index, counter, fill = sender.partial, self._index, sender.counter, self._fill
-        tcp = template[6] == TCP
-        sequence = read_u32(template, IP_HEADER + 4)[0]
-        begin = VNET_SIZE + done * size
-        slots = self._count
-        pack_nonce(nonce, 0, word, 0)  # counters stay below 2**28: only the low half changes
-        for source, sink in zip(
-            sources[done : done + count], sinks[slots : slots + count], strict=True
-        ):
-            buffer[begin : begin + head] = template
-            counter += 1
-            pack_header(arena, fill, word, index, counter)
-            pack_u32(nonce, 8, counter)
-            seal(nonce, source, None, sink)
-            fill += width
-            begin += size
-            if tcp:
-                sequence = sequence + size & 0xFFFF_FFFF
-                pack_u32(template, 44, sequence)
-        sender.counter = counter
-        self._fill, self._count = fill, slots + count
-        return count
+        drain(map(sender.seal, nonces, packets_, repeat(None), sinks[slot : slot + count]))
+        sender.counter += count
+        self._fill += count * width
+        self._count += count
 
     def _space(self, tunnel: Tunnel, width: int, now: float) -> int:
         """How many datagrams of ``width`` bytes the run takes; one that takes none is sent."""
@@ -379,6 +438,9 @@ class Outbound:
             fill = 0
         if not fill:
             self._open(tunnel, width, begin)
+            self._headers.disturbed()
+        elif word != sender.partial:
+            self._headers.disturbed()
         counter = sender.counter = sender.counter + 1
         if counter >= timing.COUNTER_REKEY and not self._may_go_on(tunnel, sender):
             return

@@ -87,9 +87,7 @@ class ReferencePlane:
         if own_address:
             self._board.set_own_address(own_address)
         self._board.outbound.segments = most_segments()
-        start = 0 if self._vnet else VNET_SIZE
-        self._into = [self._board.outbound.view[start:]]
-        self._before = start  # of a packet read from a TUN without virtio header
+        self._before = 0 if self._vnet else VNET_SIZE  # a packet read without virtio header
         self._buffer = memoryview(bytearray(RECEIVE_SIZE))
         self._receive_into = [self._buffer]
         self._sockets: dict[int, Underlay | StreamUnderlay] = {}
@@ -226,11 +224,11 @@ class ReferencePlane:
     # ------------------------------------------------------------------ out
 
     def _drain_tun(self, now: float, mask: int) -> None:
-        outbound, into, tun = self._board.outbound, self._into, self._tun
+        outbound, slots, tun = self._board.outbound, self._board.outbound.slots, self._tun
         reads = 0
         try:
             for _ in range(READS):
-                outbound.packet(os.readv(tun, into) + self._before, now)
+                outbound.packet(os.readv(tun, slots.into) + self._before, now)
                 reads += 1
         except BlockingIOError:
             pass
@@ -325,10 +323,10 @@ class ReferencePlane:
             text = error.strerror or str(error)
             self._events.append(SocketFailed(underlay.number, error.errno or 0, text))
 
-    def _write(self, packet: memoryview) -> None:
+    def _write(self, packet: list[memoryview]) -> None:
         self.work["tun_writes"] += 1
         try:
-            os.write(self._tun, packet)
+            os.writev(self._tun, packet)
         except OSError:
             self.drops["in_tun_refused"] += 1  # the interface is down, or its queue is full
 

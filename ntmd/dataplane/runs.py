@@ -1,17 +1,17 @@
 """Inner packets on their way to the TUN: what must not pass is refused, neighbours are joined.
 
 Consecutive packets of one TCP flow, or UDP datagrams of one flow and one size, become one
-super-packet, as the kernel's GRO would make it. A packet is opened straight behind the run so that
-its payload lands where it belongs: its headers then lie over the end of the payload before it,
-which is put aside for that moment. The header that would continue the run is known beforehand, so
-joining costs one comparison.
+super-packet, as the kernel's GRO would make it. Packets are opened side by side, headers and all;
+what is written is the first and, gathered by the kernel, the payloads of the others. The header
+that would continue the run is known beforehand, so joining costs one comparison.
 """
 
 from __future__ import annotations
 
-import struct
 from collections import Counter
 from collections.abc import Callable
+from itertools import repeat
+from operator import length_hint
 
 from ntmd.dataplane import packets
 from ntmd.dataplane.cipher import Into, InvalidTag
@@ -34,17 +34,19 @@ from ntmd.dataplane.packets import (
     read_u16,
     read_u32,
 )
-from ntmd.dataplane.slicing import Kept, slices
+from ntmd.dataplane.slicing import VIEWS, Kept, slices
+from ntmd.dataplane.slots import SEQUENCE
+from ntmd.dataplane.stamps import Nonces, drain, pack_sequences
 from ntmd.dataplane.table import Tunnel
 
 LIMIT = VNET_SIZE + 65_535  # of a super-packet with its virtio header
 LARGEST = 2048  # more than any single packet
-RUN_PACKETS = 64  # of a UDP super-packet: what every kernel takes; as many slices are kept
+RUN_PACKETS = VIEWS  # of a super-packet; of UDP more than 64 are not taken by every kernel
+HEAD_MAX = 100  # IPv6 and TCP with all options
 NO_CHECKSUM = VNET.pack(0, GSO_NONE, 0, 0, 0, 0)
 KINDS = {TCP: GSO_TCP6, UDP: GSO_UDP}
 
-pack_nonce = struct.Struct(">IQ").pack_into  # kind to flags as one word, counter
-Write = Callable[[memoryview], None]
+Write = Callable[[list[memoryview]], None]  # one packet, in pieces
 
 
 class Runs:
@@ -57,70 +59,52 @@ class Runs:
     def __init__(
         self, write: Write, drops: Counter[str], *, vnet: bool, join: tuple[int, ...]
     ) -> None:
-        self.arena = bytearray(LIMIT + LARGEST)
+        self.arena = bytearray(LIMIT + RUN_PACKETS * HEAD_MAX + LARGEST)
         self.view = memoryview(self.arena)
         self._write, self._drops = write, drops
         self._vnet, self._join = vnet, join if vnet else ()
         self._count = 0  # packets in the run
-        self._fill = VNET_SIZE  # where it ends
-        self._at = VNET_SIZE  # where the packet being opened begins
+        self._length = 0  # of the super-packet
+        self._at = VNET_SIZE  # where the next packet is opened
         self._tunnel: Tunnel | None = None
         self._protocol = self._head = self._size = 0
         self._full = 0  # length of a packet that leaves the run open
         self._sequence = 0
         self._expected = bytearray()
-        self._aside = bytearray()
-        self._nonce = bytearray(12)
-        self._sinks: Kept = {}
+        self._last = 0  # bytes of payload in the last packet
+        self._nonces = Nonces()
+        self._parts: Kept = {}
 
     # ------------------------------------------------------------------ one packet
 
-    def place(self, tunnel: Tunnel, length: int) -> int:
-        """Where in the arena to open a packet of ``length`` bytes."""
-        fill, head = self._fill, self._head
+    def place(self) -> int:
+        """Where in the arena to open a packet."""
+        return self._at
+
+    def take(self, tunnel: Tunnel, length: int, partial: bool) -> None:
+        """A packet was opened at its place. ``partial``: its checksum is left to us."""
+        at, head = self._at, self._head
         if (
             self._count
             and head < length <= self._full
             and tunnel is self._tunnel
-            and fill + length - head <= LIMIT
-            and (self._protocol == TCP or self._count < RUN_PACKETS)
+            and self._length + length - head <= LIMIT - VNET_SIZE
+            and self._count < RUN_PACKETS
+            and (partial or self._verify(at, length))
         ):
-            at = self._at = fill - head
-            self._aside = self.arena[at:fill]
-            return at
-        self._at = fill
-        return fill
-
-    def undo(self) -> None:
-        """It did not open."""
-        if self._at != self._fill:
-            self.arena[self._at : self._fill] = self._aside
-
-    def take(self, tunnel: Tunnel, length: int, partial: bool) -> None:
-        """The packet is open. ``partial``: its checksum is left to us."""
-        at, fill = self._at, self._fill
-        if at == fill:
-            self.close()
-            if at != VNET_SIZE:
-                self.arena[VNET_SIZE : VNET_SIZE + length] = self.arena[at : at + length]
-            self._begin(tunnel, length, partial)
-            return
-        if not partial:
-            partial = self._verify(at, length)
-        got = self.arena[at : at + self._head]
-        if length == self._full and partial and got == self._expected:
-            self.arena[at:fill] = self._aside
-            self._extend(length)
-        elif partial and self._is_last(got, length):
-            self.arena[at:fill] = self._aside
-            self._extend(length)
-            self.close(got)
-        else:
-            packet = self.arena[at : at + length]
-            self.arena[at:fill] = self._aside
-            self.close()
-            self.arena[VNET_SIZE : VNET_SIZE + length] = packet
-            self._begin(tunnel, length, partial)
+            partial = True
+            got = self.arena[at : at + head]
+            if length == self._full and got == self._expected:
+                self._extend(length)
+                return
+            if self._is_last(got, length):
+                self._extend(length)
+                self.close(got)
+                return
+        self.close()
+        if at != VNET_SIZE:
+            self.arena[VNET_SIZE : VNET_SIZE + length] = self.arena[at : at + length]
+        self._begin(tunnel, length, partial)
 
     def whole(self, tunnel: Tunnel, packet: bytes) -> None:
         """A packet that came in fragments."""
@@ -137,57 +121,54 @@ class Runs:
         """How many more full packets of ``length`` bytes the open run may take."""
         if not self._count or tunnel is not self._tunnel or length != self._full:
             return 0
-        room = (LIMIT - VNET_SIZE - self._head) // self._size
-        return min(room, RUN_PACKETS) - self._count
+        room = (LIMIT - VNET_SIZE - self._length) // self._size
+        return min(room, RUN_PACKETS - self._count)
 
     def take_many(self, opened: Into, word: int, counter: int, sources: list[memoryview]) -> int:
-        """Open datagrams of consecutive counters behind the run while they continue it.
+        """Open datagrams of consecutive counters behind the run; returns how many opened.
 
-        Returns how many opened. The last of them may have ended the run. The nonce is what the
-        counter would be: that a datagram opens shows that it was.
+        The nonce is what the counter would be: that a datagram opens shows that it was. Mostly all
+        continue the run, and their headers are compared in one go.
         """
-        arena, head, size, expected = self.arena, self._head, self._size, self._expected
-        first, nonce = self._count, self._nonce
-        sinks = slices(self._sinks, self.view, VNET_SIZE, size, (0, head + size))
-        tcp, sequence, at = self._protocol == TCP, self._sequence, self._fill - head
-        fill, done = self._fill, 0
-        pack_nonce(nonce, 0, word, 0)  # counters stay below 2**28: only the low half changes
+        tunnel, first, full = self._tunnel, self._count, self._full
+        assert tunnel is not None
+        done = len(sources)
+        nonces = self._nonces.take(word, counter, done)
+        places = slices(self._parts, self.view, VNET_SIZE, full, (0, full))
+        pending = iter(sources)
         try:
-            for source, sink in zip(sources, sinks[first:], strict=False):
-                aside = arena[at:fill]
-                pack_u32(nonce, 8, counter)
-                opened(nonce, source, None, sink)
-                got = arena[at:fill]
-                arena[at:fill] = aside
-                done += 1
-                if got != expected:
-                    return self._broken(got, done, sequence)
-                counter += 1
-                at, fill = fill - head + size, fill + size
-                if tcp:
-                    sequence = sequence + size & 0xFFFF_FFFF
-                    pack_u32(expected, 44, sequence)
+            drain(map(opened, nonces, pending, repeat(None), places[first : first + done]))
         except (InvalidTag, LookupError, ValueError):
-            arena[at:fill] = aside
-        self._count, self._fill, self._sequence = first + done, fill, sequence
+            done -= length_hint(pending) + 1
+        heads = slices(self._parts, self.view, VNET_SIZE, full, (0, self._head))
+        if b"".join(heads[first : first + done]) == self._continued(done):
+            self._count += done
+            self._last = self._size
+            self._length += done * self._size
+            self._at += done * full
+            if self._protocol == TCP:
+                self._advance(done)
+        else:
+            self._one_by_one(tunnel, done)
         return done
 
-    def _broken(self, got: bytearray, done: int, sequence: int) -> int:
-        """The last packet opened does not continue the run, or continues and ends it."""
-        tunnel, head, size = self._tunnel, self._head, self._size
-        assert tunnel is not None
-        self._count += done - 1
-        self._fill += (done - 1) * size
-        self._sequence = sequence
-        if self._is_last(got, head + size):
-            self._extend(head + size)
-            self.close(got)
-            return done
-        packet = got + self.arena[self._fill : self._fill + size]
-        self.close()
-        self.arena[VNET_SIZE : VNET_SIZE + len(packet)] = packet
-        self._begin(tunnel, len(packet), True)
-        return done
+    def _continued(self, count: int) -> bytearray:
+        """The headers of the next ``count`` packets of the run."""
+        want = self._expected * count
+        if self._protocol == TCP and count:
+            packed = pack_sequences(self._sequence, self._size, count)
+            for i in range(4):
+                want[SEQUENCE + i :: self._head] = packed[i::4]
+        return want
+
+    def _one_by_one(self, tunnel: Tunnel, count: int) -> None:
+        """Packets of full length are open, but some of them do not continue the run."""
+        arena, begin, full = self.arena, self._at, self._full
+        for at in range(begin, begin + count * full, full):
+            to = self._at  # never after ``at``: each packet before took its room, or ended the run
+            if to != at:
+                arena[to : to + full] = arena[at : at + full]
+            self.take(tunnel, full, True)
 
     # ------------------------------------------------------------------ the run
 
@@ -195,11 +176,12 @@ class Runs:
         """Write the run, if there is one; ``last`` is the header of its last packet."""
         if not self._count:
             return
-        arena, fill, protocol = self.arena, self._fill, self._protocol
+        arena, count, protocol = self.arena, self._count, self._protocol
         kind, size = GSO_NONE, 0
-        if self._count > 1:
+        parts = [self.view[: VNET_SIZE + self._full]]
+        if count > 1:
             kind, size = KINDS[protocol], self._size
-            layer4 = fill - VNET_SIZE - IP_HEADER
+            layer4 = self._length - IP_HEADER
             pack_u16(arena, VNET_SIZE + 4, layer4)
             if protocol == UDP:
                 pack_u16(arena, VNET_SIZE + IP_HEADER + 4, layer4)
@@ -208,11 +190,15 @@ class Runs:
             addresses = self.view[VNET_SIZE + 8 : VNET_SIZE + IP_HEADER]
             pseudo = packets.pseudo_sum(addresses, layer4, protocol)
             pack_u16(arena, VNET_SIZE + IP_HEADER + CHECKSUM_AT[protocol], pseudo)
+            part = (self._head, self._full)
+            parts += slices(self._parts, self.view, VNET_SIZE, self._full, part)[1:count]
+            if self._last < size:
+                parts[-1] = parts[-1][: self._last]
         VNET.pack_into(
             arena, 0, VNET_NEEDS_CSUM, kind, self._head, size, IP_HEADER, CHECKSUM_AT[protocol]
         )
-        self._count, self._fill = 0, VNET_SIZE
-        self._write(self.view[:fill])
+        self._count, self._at = 0, VNET_SIZE
+        self._write(parts)
 
     def _begin(self, tunnel: Tunnel, length: int, partial: bool) -> None:
         """The packet behind the virtio header is the first of a run, or goes alone."""
@@ -228,13 +214,13 @@ class Runs:
         elif not self._vnet:
             if partial:
                 packets.complete(self.view[VNET_SIZE:end], IP_HEADER, CHECKSUM_AT[protocol])
-            self._write(self.view[VNET_SIZE:end])
+            self._write([self.view[VNET_SIZE:end]])
         elif not (direct and protocol in self._join and self._open(tunnel, length, partial)):
             self.arena[:VNET_SIZE] = NO_CHECKSUM
             if partial:
                 at = CHECKSUM_AT[protocol]
                 VNET.pack_into(self.arena, 0, VNET_NEEDS_CSUM, GSO_NONE, 0, 0, IP_HEADER, at)
-            self._write(self.view[:end])
+            self._write([self.view[:end]])
 
     def _open(self, tunnel: Tunnel, length: int, partial: bool) -> bool:
         """Begin a run, if others may follow this packet."""
@@ -253,16 +239,21 @@ class Runs:
         self._size, self._full = length - head, length
         self._expected = arena[VNET_SIZE : VNET_SIZE + head]
         self._sequence = read_u32(arena, layer4 + 4)[0]
-        self._count, self._fill = 0, VNET_SIZE + head
+        self._count, self._at, self._length = 0, VNET_SIZE, head
         self._extend(length)
         return True
 
     def _extend(self, length: int) -> None:
         self._count += 1
-        self._fill += length - self._head
+        self._at += self._full
+        self._last = length - self._head
+        self._length += self._last
         if self._protocol == TCP:
-            self._sequence = self._sequence + self._size & 0xFFFF_FFFF
-            pack_u32(self._expected, IP_HEADER + 4, self._sequence)
+            self._advance(1)
+
+    def _advance(self, count: int) -> None:
+        self._sequence = self._sequence + count * self._size & 0xFFFF_FFFF
+        pack_u32(self._expected, SEQUENCE, self._sequence)
 
     def _is_last(self, got: bytearray, length: int) -> bool:
         """Whether this header continues the run and ends it: shorter payload, PSH or FIN."""

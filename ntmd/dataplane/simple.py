@@ -31,7 +31,7 @@ class SimplePlane:
         self._board = Switchboard(
             self.drops,
             send=self._send,
-            write=lambda view: self._inner.append(bytes(view)),
+            write=lambda parts: self._inner.append(b"".join(parts)),
             reply=self._replies.append,
             up=self._up,
             window=window,

@@ -11,6 +11,7 @@ from typing import Any
 from ntmd.dataplane.egress import Egress, Send
 from ntmd.dataplane.inbound import Inbound, Up
 from ntmd.dataplane.outbound import Outbound, Reply
+from ntmd.dataplane.packets import VNET_SIZE
 from ntmd.dataplane.parking import Parking
 from ntmd.dataplane.reports import Reports
 from ntmd.dataplane.runs import Runs, Write
@@ -46,7 +47,14 @@ class Switchboard:
         self.parking = Parking(drops)
         self.egress = Egress(self.table, drops, send)
         self.outbound = Outbound(
-            self.table, self.parking, self.reports, drops, self.egress, send, reply
+            self.table,
+            self.parking,
+            self.reports,
+            drops,
+            self.egress,
+            send,
+            reply,
+            0 if vnet else VNET_SIZE,
         )
         self.runs = Runs(write, drops, vnet=vnet, join=join)
         self.inbound = Inbound(self.table, self.runs, self.reports, drops, up)

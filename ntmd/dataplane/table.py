@@ -124,6 +124,7 @@ class Tunnel:
     peer_index: int = 0
     takes_partial: bool = False
     room: int = 0  # largest inner packet that fits a datagram on all paths
+    settled: bool = True  # local senders may be told of ``room``
     plain: bool = True  # one path without an allowance
     newest: Receiver | None = None  # of the youngest session heard
     pieces: Reassembly | None = None
@@ -203,6 +204,7 @@ class Table:
         tunnel.paths, tunnel.sources = paths, sources
         tunnel.known = frozenset(source_of(p) for p in (*(e.path for e in paths), *sources))
         tunnel.room = min((_room(each) for each in paths), default=0)
+        tunnel.settled = all(each.settled for each in paths)
         tunnel.plain = len(paths) == 1 and paths[0].allowance is None
 
     def remove(self, number: int) -> None:

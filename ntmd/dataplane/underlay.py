@@ -17,6 +17,8 @@ UDP_SEGMENT, UDP_GRO = 103, 104
 SOL_UDP = 17
 SO_MARK, SO_SNDBUFFORCE, SO_RCVBUFFORCE = 36, 32, 33
 IPV6_FREEBIND = 78
+IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, IPV6_DONTFRAG = 10, 23, 62
+PROBE = 3  # never fragment, and do not believe what ICMP says of the path's size: it is measured
 BUFFER = 4 << 20  # bytes in the kernel, each way
 ANCILLARY = 64  # bytes: one integer
 WAIT_FOR_ROOM = 5  # ms; a full send buffer holds the TUN back for this long before we drop
@@ -52,6 +54,10 @@ class Underlay:
         if wish.family == 6:
             own.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             own.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)  # still tentative addresses
+            own.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PROBE)
+            own.setsockopt(socket.IPPROTO_IPV6, IPV6_DONTFRAG, 1)
+        else:
+            own.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PROBE)
         for forced, plain in (
             (SO_SNDBUFFORCE, socket.SO_SNDBUF),
             (SO_RCVBUFFORCE, socket.SO_RCVBUF),

@@ -232,6 +232,7 @@ class NodeCore(Parts):
         self.steering.activity(tunnel, event, now)
         self.journal.activity(tunnel, event, now)
         self.seen.activity(tunnel, event, now)
+        self.mtu.activity(tunnel, event, now)
 
     def _send_failed(self, event: SendFailed, now: float) -> None:
         """The kernel's word is a hint: it raises doubt, it never kills a path (rule N5)."""

@@ -14,6 +14,7 @@ from ntmd.node.journal import Journal
 from ntmd.node.keepalive import KeepAlive
 from ntmd.node.links import Links
 from ntmd.node.move import Moves
+from ntmd.node.mtu import MtuSearch
 from ntmd.node.names import Names
 from ntmd.node.probing import Prober
 from ntmd.node.reach import Reach
@@ -200,6 +201,7 @@ class Parts:
         """What hears the engine and answers the user."""
         common = self.common
         self.seen = SeenReports(common)
+        self.mtu = MtuSearch(common, self.underlay, self.prober, self.tunnels)
         self.status = Status(
             common,
             self.underlay,

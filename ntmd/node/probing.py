@@ -14,6 +14,7 @@ from ntmd.proto.messages import Answer, Message, Probe
 from ntmd.proto.timing import LADDER
 from ntmd.proto.types import Path
 
+MTU = "mtu"  # purpose of probes that ask for a size, not for life
 RUNG_BITS = 4
 LAST_WAIT = 1.0  # seconds after the last copy until the attempt has failed
 
@@ -115,7 +116,8 @@ class Prober:
     def under_way(self, handle: int, path: Path) -> bool:
         """Whether ``path`` is being challenged on a ladder; single copies do not count."""
         return any(
-            a.handle == handle and a.path == path and a.ladder for a in self._attempts.values()
+            a.handle == handle and a.path == path and a.ladder and a.purpose != MTU
+            for a in self._attempts.values()
         )
 
     def cancel(

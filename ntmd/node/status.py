@@ -140,7 +140,7 @@ class Status:
             "remote": str(path.remote),
             "relay": self._relays.name_of(path) if path.relayed else None,
             "rtt_ms": _ms(tunnel.paths.rtt(path)),
-            "mtu": socket.mtu if socket else None,
+            "mtu": self._underlay.mtu(path),
         }
 
     def peer(self, tunnel: Tunnel, now: float) -> dict[str, Any]:

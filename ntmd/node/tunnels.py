@@ -228,6 +228,12 @@ class Tunnels:
             plane_paths = tuple(self._underlay.for_plane(p) for p in tunnel.paths.sending)
             self._common.emit(SwitchPath(tunnel.number, plane_paths, self.sources(tunnel)))
 
+    def refresh(self, tunnel: Tunnel) -> None:
+        """What is known of the paths in use has changed."""
+        if tunnel.installed:
+            plane_paths = tuple(self._underlay.for_plane(p) for p in tunnel.paths.sending)
+            self._common.emit(SwitchPath(tunnel.number, plane_paths, self.sources(tunnel)))
+
     def remove(self, tunnel: Tunnel) -> None:
         """Take the tunnel out of the plane; its facts stay."""
         tunnel.sessions.clear()

@@ -16,6 +16,7 @@ from ntmd.node.inputs import NetworkChanged, UnderlayInterface
 from ntmd.node.streams import Streams
 from ntmd.proto.nat64 import Prefix
 from ntmd.proto.plane import CloseSocket, OpenSocket, PlanePath, SocketFailed, SocketOpened
+from ntmd.proto.timing import DATAGRAM_MAX, HANDSHAKE_SIZE
 from ntmd.proto.types import Endpoint, Path, path_id
 
 REOPEN = 0.5  # a socket that could not be opened is tried again this much later, seconds
@@ -100,6 +101,7 @@ class Underlay:
         self._silent: dict[int, None] = {}
         self.sockets: dict[int, OwnSocket] = {}
         self.streams = Streams(common, self._numbers)
+        self.mtus: dict[Path, int] = {}  # IP packet sizes that probes proved
         self.changed_at = 0.0
 
     def change(self, event: NetworkChanged, now: float) -> Change:
@@ -337,8 +339,20 @@ class Underlay:
 
     def for_plane(self, path: Path) -> PlanePath:
         """The path with what the plane needs beside it."""
+        settled = path in self.mtus or self.streams.has(path.socket)
+        return PlanePath(path, self.mtu(path), path_id(path.socket), settled=settled)
+
+    def mtu(self, path: Path) -> int:
+        """Largest IP packet that is known to pass on a path."""
         socket = self.find(path.socket)
-        return PlanePath(path, socket.mtu if socket else 1500, path_id(path.socket))
+        own = min(socket.mtu if socket else DATAGRAM_MAX, DATAGRAM_MAX)
+        if self.streams.has(path.socket):
+            return own
+        return min(self.mtus.get(path, self.least_mtu(path)), own)
+
+    def least_mtu(self, path: Path) -> int:
+        """What the padded handshake proved (rule C8)."""
+        return HANDSHAKE_SIZE + (28 if path.remote.family == 4 else 48)
 
     def describe(self, path: Path | None, relay: str = "") -> str:
         """Words for the journal and for ``ntmd ping``: how and over what."""

@@ -18,7 +18,7 @@ from ntmd.proto.exchange import Exchange
 from ntmd.proto.fragments import Reassembly, cut
 from ntmd.proto.frame import FRAGMENT, HEADER, HEADER_SIZE, OVERHEAD, Kind
 from ntmd.proto.lifecycle import Lifecycle
-from ntmd.proto.messages import Close, Confirm, Message, Reply, Request, Unsupported
+from ntmd.proto.messages import Close, Confirm, Message, Probe, Reply, Request, Unsupported
 from ntmd.proto.types import Endpoint, Path, path_id
 
 PREFIX = struct.Struct(">BBI")
@@ -29,6 +29,15 @@ UNSUPPORTED_KEPT = 8  # unknown tags that were answered, per association
 _REQUESTS = frozenset(Request.__args__)
 _REPLIES = frozenset(Reply.__args__)
 _CONFIRM = encode(Confirm())
+
+
+def padded_probe(nonce: int, size: int) -> Probe:
+    """A challenge whose sealed datagram has ``size`` bytes, if it is not larger without padding."""
+    bare = OVERHEAD + PREFIX.size + len(encode(Probe(nonce)))
+    count = size - bare
+    if count > 255:
+        count -= 1  # the length then takes two bytes
+    return Probe(nonce, padding=bytes(max(0, count)))
 
 
 class Channel:
@@ -44,7 +53,11 @@ class Channel:
 
     def tell(self, association: Association, message: Message, path: Path | None) -> None:
         """Send a message on the session in use."""
-        self.send(association, encode_greased(message), path)
+        session, way = association.current, path or association.primary
+        if isinstance(message, Probe) and message.padding and session and way:
+            self._seal(association, session, encode(message), way)  # its size is its purpose
+        else:
+            self.send(association, encode_greased(message), path)
 
     def send(self, association: Association, body: bytes, path: Path | None) -> None:
         """Send an encoded message on the session in use; without one it is counted and lost."""

@@ -42,4 +42,4 @@ RecordBytes = Annotated[bytes, Size(0, 141)]  # empty: none
 GrantBytes = Annotated[bytes, Size(0, 256)]  # empty: none
 Name = Annotated[str, Size(0, 128)]  # FQDN, lower-case ASCII; empty: none
 Text = Annotated[str, Size(0, 400)]
-Padding = Annotated[bytes, Size(0, 1200)]
+Padding = Annotated[bytes, Size(0, 1500)]

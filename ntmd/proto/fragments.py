@@ -57,7 +57,7 @@ class Reassembly:
         entry = self._open.get(number)
         if entry is None:
             if len(self._open) >= timing.FRAGMENTS_OPEN:
-                raise ProtocolError("fragment", "too many open")
+                del self._open[next(iter(self._open))]  # it lost a piece, most likely
             entry = self._open[number] = _Open(now)
         try:
             return self._place(number, entry, piece, offset, more=bool(flags & 1))

@@ -29,13 +29,15 @@ class PlanePath:
     without limit. The plane counts it down, adds three times what comes from that remote, and drops
     what is above it. A path that was limited and still is keeps what is left, whatever the new
     value. What a *second* path carries beside the first also comes out of the plane's budget for
-    copies (``DOUBT_SECONDS``, ``DOUBT_BYTES``), which is the node's.
+    copies (``DOUBT_SECONDS``, ``DOUBT_BYTES``), which is the node's. ``settled``: the size will not
+    grow soon, so local senders may be told of it; until then larger packets leave in fragments.
     """
 
     path: Path
     mtu: int = 1500  # IP packet size that fits the underlay
     path_id: int = 1
     allowance: int | None = None
+    settled: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,12 @@ PROMOTE_RATIO = 0.8  # a better path must be 20 % ...
 PROMOTE_MARGIN = 0.010  # ... or 10 ms quicker; direct goes before relay
 STANDBY_FRESH = 30.0  # a spare link that answered this recently is moved to unasked
 STANDBY_SOCKETS = SESSION_SOURCES - 1  # kept warm beside the one in use
+MTU_SIZES = (1500, 1492, 1480, 1460, 1440, 1420, 1400, 1380, 1360, 1320, 1280)
+"""IP packet sizes asked for at once where the link's own does not pass: PPPoE 1,492, tunnels over
+IPv4 and 464XLAT 1,480, tunnels in tunnels below, IPv6's least 1,280 (S5)."""
+MTU_CHECK = 1.0  # the size is checked this often while much leaves: 1.5 kB/s
+MTU_BUSY = 20_000  # bytes since the last check that count as much
+MTU_RAISE = 600.0  # a narrow path is asked again whether it became wider (RFC 4821, 7.7)
 KEEPALIVE_FIRST = 20.0
 KEEPALIVE_MAX = 300.0
 SEEN_INTERVAL = 0.1

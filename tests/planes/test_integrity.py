@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ntmd.proto import timing
 from tests.planes.ground import A, B, Ground, sh
 
 pytestmark = [
@@ -101,18 +102,20 @@ def test_loss_damages_nothing_that_arrives(name: str, options: tuple[str, ...]) 
         assert ground.stats("b")["lost"] > 0
 
 
-def test_two_paths_carry_every_datagram_and_deliver_it_once(name: str) -> None:
+def test_a_second_path_makes_up_for_the_first_within_the_budget(name: str) -> None:
     with Ground(name, links=2) as ground:
         ground.tunnel()
+        drop_one_in(ground, 20)
+        few = DATAGRAMS // 30
+        sent, received = exchange(ground, "udp", B, 7003, few)
+        assert received["bad"] == received["copies"] == 0
+        assert received["received"] > few * 0.98, "one path makes up for the other"
+        before = ground.stats("b")["drops"]["in_duplicate"]
+        assert before > few * 0.8
         sent, received = exchange(ground, "tcp", B, 7001, STREAM)
         assert received == sent
-        sent, received = exchange(ground, "udp", B, 7001, DATAGRAMS)
-        assert received == {"received": DATAGRAMS, "bad": 0, "late": 0, "copies": 0}
-        assert ground.stats("b")["duplicated"] > DATAGRAMS
-        drop_one_in(ground, 20)
-        sent, received = exchange(ground, "udp", B, 7003, DATAGRAMS)
-        assert received["bad"] == received["copies"] == 0
-        assert received["received"] > DATAGRAMS * 0.98, "one path makes up for the other"
+        copies = ground.stats("b")["drops"]["in_duplicate"] - before
+        assert copies * 1400 < timing.DOUBT_BYTES * 2, "most of a bulk stream leaves once"
 
 
 def test_the_plane_ends_with_the_daemon_and_the_daemon_learns_of_its_end(name: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ntmd.dataplane.packets import TCP, UDP, checksum, pseudo_sum, total
 from ntmd.dataplane.simple import SimplePlane
+from ntmd.dataplane.slots import Slots
 from ntmd.proto.plane import DataKey, InstallTunnel, PlanePath, TunnelEntry
 from ntmd.proto.types import Endpoint, Path, Suite
 
@@ -32,6 +33,15 @@ def ipv6(protocol: int, body: bytes, at: int | None, source: bytes = A, to: byte
         sums = pseudo_sum(source + to, len(body), protocol) + total(body)
         body = body[:at] + struct.pack(">H", checksum(sums)) + body[at + 2 :]
     return struct.pack(">IHBB", 6 << 28, len(body), protocol, 64) + source + to + body
+
+
+def read_into(slots: Slots, raw: bytes) -> None:
+    """As ``os.readv`` lays out what comes from a TUN."""
+    at = 0
+    for part in slots.into:
+        piece = raw[at : at + len(part)]
+        part[: len(piece)] = piece
+        at += len(piece)
 
 
 def entry(side: str, *, session: int = 1, send: bool = True, **changes) -> TunnelEntry:

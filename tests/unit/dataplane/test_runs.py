@@ -33,7 +33,7 @@ from ntmd.proto.plane import (
     SwitchPath,
 )
 from ntmd.proto.types import Endpoint, Path
-from tests.unit.dataplane.pair import AT_A, A, B, entry, ipv6, tcp_packet, udp_packet
+from tests.unit.dataplane.pair import AT_A, A, B, entry, ipv6, read_into, tcp_packet, udp_packet
 
 ARRIVAL = (1, AT_A.host, AT_A.port)
 
@@ -54,7 +54,7 @@ class Wire:
             send=lambda run, size, _: self.sent.append(
                 [bytes(run[at : at + size]) for at in range(0, len(run), size)]
             ),
-            write=lambda view: self.written.append(bytes(view)),
+            write=lambda parts: self.written.append(b"".join(parts)),
             reply=lambda packet: None,
             up=lambda data, socket, source: None,
             vnet=True,
@@ -65,7 +65,7 @@ class Wire:
         return board
 
     def out(self, vnet: bytes, packet: bytes) -> None:
-        self.a.outbound.buffer[: VNET_SIZE + len(packet)] = vnet + packet
+        read_into(self.a.outbound.slots, vnet + packet)
         self.a.outbound.packet(VNET_SIZE + len(packet), 1.0)
 
     def over(self, runs: list[list[bytes]]) -> None:
@@ -314,7 +314,7 @@ def test_garbage_from_the_tun_raises_nothing(raw, vnet) -> None:
     wire = Wire()
     if vnet:
         raw = VNET.pack(1, 4 if len(raw) % 2 else 5, 60, raw[0], 40, 16) + udp_packet(raw)
-    wire.a.outbound.buffer[: len(raw)] = raw
+    read_into(wire.a.outbound.slots, raw)
     wire.a.outbound.packet(len(raw), 1.0)
     wire.a.outbound.flush(1.0)
 

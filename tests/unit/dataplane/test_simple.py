@@ -233,18 +233,27 @@ def test_what_a_peer_must_not_send_is_refused_by_name(packet: bytes, reason: str
     assert b.drops == {reason: 1}
 
 
-def test_packets_larger_than_the_path_are_answered_or_cut() -> None:
+@pytest.mark.parametrize(
+    ("mtu", "length", "told"), [(1400, 1420, 1340), (1300, 1420, 1280), (1228, 1280, 0)]
+)
+def test_packets_larger_than_the_path_arrive_in_pieces_and_their_sender_is_told(
+    mtu: int, length: int, told: int
+) -> None:
     a, b = pair()
-    a.apply(SwitchPath(5, (PlanePath(Path(1, AT_B), 1400),)), 1.0)
-    large = udp_packet(bytes(1380))
-    assert a.outbound_packet(large, 1.0) == []
-    [answer] = a.take_replies()
-    assert answer[40:42] == bytes((2, 0))
-    assert int.from_bytes(answer[44:48], "big") == 1340
-    a.apply(SwitchPath(5, (PlanePath(Path(1, AT_B), 1300),)), 1.0)
-    packet = udp_packet(bytes(range(256)) * 4 + bytes(208))
-    assert len(packet) == 1280
+    a.apply(SwitchPath(5, (PlanePath(Path(1, AT_B), mtu),)), 1.0)
+    packet = udp_packet((bytes(range(256)) * 6)[: length - 48])
     pieces = a.outbound_packet(packet, 1.0)
     assert len(pieces) == 2
     assert [b.inbound_datagram(data, 1, AT_A, 1.0) for data, _ in pieces] == [None, packet]
-    assert all(len(data) <= 1300 - 28 for data, _ in pieces)
+    assert all(len(data) <= mtu - 28 for data, _ in pieces)
+    answers = [(each[40:42], int.from_bytes(each[44:48], "big")) for each in a.take_replies()]
+    assert answers == ([(bytes((2, 0)), told)] if told else [])
+
+
+def test_nobody_is_told_of_a_size_that_may_still_grow() -> None:
+    a, b = pair()
+    a.apply(SwitchPath(5, (PlanePath(Path(1, AT_B), 1228, settled=False),)), 1.0)
+    packet = udp_packet(bytes(1372))
+    pieces = a.outbound_packet(packet, 1.0)
+    assert [b.inbound_datagram(data, 1, AT_A, 1.0) for data, _ in pieces] == [None, packet]
+    assert a.take_replies() == []

@@ -22,7 +22,7 @@ VALUES: list[Any] = [
     plane.InstallTunnel(entry("a", sources=(PATH,))),
     plane.InstallTunnel(entry("a", send=False, receive=(), paths=())),
     plane.SwitchPath(5, (plane.PlanePath(PATH, 1400, 2),), (PATH, PATH)),
-    plane.SwitchPath(5, (plane.PlanePath(PATH, 1400, 2, 3600),)),
+    plane.SwitchPath(5, (plane.PlanePath(PATH, 1400, 2, 3600, settled=False),)),
     plane.Resend(5, 1, 1 << 40, (1 << 64) - 1),
     plane.RemoveTunnel(5),
     plane.ReleaseParked(B, False),
