@@ -51,6 +51,7 @@ from ntmd.proto.plane import Resend
 RUN_BYTES = 65_487  # of one send: what an IPv6 datagram may hold
 RUN_SEGMENTS = 64  # of one send; newer kernels take 128
 ANSWERS_PER_SECOND = 100  # ICMPv6 errors to local senders
+LIMIT_TOLD = 8  # times between the first word of a key's end and the end: a wish may be lost
 WORTH = 8  # packets in a super-packet from which on the next one is expected to be like it
 POOR_RUNS = 16  # short runs in a row, then nothing is expected any more
 
@@ -460,9 +461,10 @@ class Outbound:
         self._flow = bytes(self.view[begin + IP_HEADER : begin + IP_HEADER + 4])
 
     def _may_go_on(self, tunnel: Tunnel, sender: Sender) -> bool:
-        """Tell once that a key is nearly used up; stop at its limit (S1)."""
-        if not sender.limit_told:
-            sender.limit_told = True
+        """Tell now and then that a key is nearly used up; stop at its limit (S1)."""
+        if sender.counter >= sender.told:
+            step = (timing.COUNTER_LIMIT - timing.COUNTER_REKEY) // LIMIT_TOLD
+            sender.told = sender.counter + max(1, step)
             self._reports.near_limit(tunnel, sender.number)
         if sender.counter <= timing.COUNTER_LIMIT:
             return True

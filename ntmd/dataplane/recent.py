@@ -9,7 +9,7 @@ flow never pushes out the last keystroke of another. Keeping costs one short cop
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ntmd.dataplane.table import Sender
 from ntmd.proto import timing
@@ -18,8 +18,7 @@ from ntmd.proto.plane import Resend
 BITMAP = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """Datagrams of ``size`` bytes side by side (the last may be shorter), counters in order."""
 
     session: int

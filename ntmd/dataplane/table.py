@@ -36,18 +36,18 @@ class Sender:
         "counter",
         "expires",
         "fragment",
-        "limit_told",
         "number",
         "partial",
         "plain",
         "seal",
+        "told",
     )
 
     def __init__(self, key: DataKey, now: float) -> None:
         self.number = key.session
         self.counter = FIRST_COUNTER - 1  # the last one used
         self.expires = now + timing.DATA_KEY_LIFETIME
-        self.limit_told = False
+        self.told = 0  # counter from which on to tell (again) that the key is nearly used up
         self.fragment = 0  # id of the last packet that left in fragments
         self.plain = int.from_bytes(bytes((Kind.DATA, key.slot, 0, 0)), "big")
         self.partial = int.from_bytes(bytes((Kind.DATA, key.slot, FLAG_PARTIAL, 0)), "big")

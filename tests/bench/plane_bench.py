@@ -23,6 +23,7 @@ from tests.planes.ground import A, B, Ground, sh
 
 TICKS = os.sysconf("SC_CLK_TCK")
 QUEUE = 500  # packets before the tunnel interface: the default of the kernel
+STARTING = 10.0  # seconds for wireguard-go to answer
 LISTENING = 0.3  # seconds for iperf3 to listen
 
 
@@ -44,6 +45,13 @@ def rss(pids: list[int]) -> float:
     return max(sizes)
 
 
+def listens(ground: Ground, side: str, name: str) -> bool:
+    """Whether wireguard-go answers on its socket; before that ``wg`` would ask the kernel."""
+    words = ground.command(side, "wg", "show", name)
+    there = Path(f"/var/run/wireguard/{name}.sock").exists()
+    return there and subprocess.run(words, capture_output=True, check=False).returncode == 0
+
+
 def wireguard(ground: Ground, binary: str) -> list[int]:
     """wireguard-go at both ends; returns its process numbers."""
     ends = []
@@ -53,8 +61,9 @@ def wireguard(ground: Ground, binary: str) -> list[int]:
     keys = {side: sh("wg genkey").strip() for side in "ab"}
     for side, name, end in ends:
         other = "b" if side == "a" else "a"
-        while not Path(f"/var/run/wireguard/{name}.sock").exists():
-            if end.poll() is not None:
+        until = time.monotonic() + STARTING
+        while not listens(ground, side, name):
+            if end.poll() is not None or time.monotonic() > until:
                 raise RuntimeError("wireguard-go did not start")
             time.sleep(0.02)
         public = subprocess.run(

@@ -357,7 +357,9 @@ def test_a_key_is_told_to_be_nearly_used_up_and_then_stops(monkeypatch) -> None:
     counters = [int.from_bytes(each[8:16], "big") for run in wire.sent for each in run]
     assert counters == list(range(1, 101))
     assert wire.drops == {"out_counter_limit": 20}
-    assert wire.a.reports.take(1.0) == [CounterNearLimit(5, 1)]
+    told = [each for each in wire.a.reports.take(1.0) if isinstance(each, CounterNearLimit)]
+    assert set(told) == {CounterNearLimit(5, 1)}
+    assert 2 <= len(told) <= 10, "again, as long as nobody acts"
     wire.over(wire.sent)
     assert wire.b.table.by_number[5].receive[2].window.distinct == 100
     assert wire.drops == {"out_counter_limit": 20}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ntmd.dataplane.window import DUPLICATE, FRESH, OUT_OF_RANGE, TOO_OLD, Window
 from ntmd.proto import timing
+from tests.unit.dataplane.pair import AT_A, pair, udp_packet
 
 STEPS = st.one_of(st.integers(-70, 70), st.integers(-3, 3), st.sampled_from([64, 65, 200]))
 
@@ -44,3 +47,21 @@ def test_counters_beyond_the_limit_are_refused() -> None:
     assert window.check(timing.COUNTER_LIMIT) == FRESH
     assert window.check(timing.COUNTER_LIMIT + 1) == OUT_OF_RANGE
     assert not window.ring, "an idle session has no window"
+
+
+def test_a_soft_move_to_a_quicker_path_at_full_speed_leaves_nothing_too_old() -> None:
+    """60 ms before, 5 ms after, 300,000 datagrams a second: 16,500 arrive behind younger ones."""
+    a, b = pair()
+    rate, before, after = 300_000, 0.060, 0.005
+    packet = udp_packet(b"")
+    arrivals = []
+    for number in range(60_000):
+        sent = number / rate
+        [(datagram, _)] = a.outbound_packet(packet, sent)
+        arrivals.append((sent + (before if sent < 0.1 else after), number, datagram))
+    arrivals.sort()
+    late = sum(later[1] < sooner[1] for sooner, later in pairwise(arrivals))
+    assert late > 10_000, "the paths overlap"
+    for at, _, datagram in arrivals:
+        assert b.inbound_datagram(datagram, 1, AT_A, at) == packet
+    assert b.drops == {}
