@@ -83,7 +83,7 @@ class Outbound:
         self._drops, self._send, self._reply = drops, send, reply
         self._egress = egress
         self.recent = Recent()
-        self.resent = 0  # datagrams
+        self.resent = self.fragments = 0  # datagrams
         self._arena = bytearray(RUN_BYTES)
         self._out = memoryview(self._arena)
         self._nonce = bytearray(12)
@@ -257,6 +257,7 @@ class Outbound:
         sender.fragment = sender.fragment + 1 & 0xFFFF_FFFF
         packet = bytes(self.view[begin:end])
         for piece in cut(packet, sender.fragment, tunnel.room):
+            self.fragments += 1
             self.buffer[begin : begin + len(piece)] = piece
             self._seal(tunnel, sender, sender.plain, begin, begin + len(piece), now)
         self.buffer[begin:end] = packet

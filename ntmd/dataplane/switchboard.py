@@ -115,6 +115,7 @@ class Switchboard:
             "parked": len(self.parking),
             "resend_bytes": self.outbound.recent.size,
             "resent": self.outbound.resent,
+            "fragments": self.outbound.fragments,
         }
 
     def _changed(self) -> None:

@@ -36,6 +36,11 @@ class SimPlane:
         """Drop counters."""
         return dict(self._plane.drops)
 
+    @property
+    def gauges(self) -> dict[str, int]:
+        """What is held, and work done."""
+        return self._plane.stats().gauges
+
     def configured(self, command: ConfigureDevice) -> None:
         """The TUN has its address."""
         self._plane.set_own_address(command.address)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ntmd.proto.timing import MTU_RAISE
+from ntmd.proto.timing import MTU_RAISE, TUN_MTU
 from tests.sim.nat import PORT_RESTRICTED, SYMMETRIC, NatKind
 from tests.sim.node import SimNode
 from tests.sim.story import NODE_LINK, Stage
@@ -21,7 +21,7 @@ def narrow(node: SimNode, mtu: int) -> None:
         link.shape = replace(link.shape, mtu=mtu)
 
 
-def narrow_pair(kind: NatKind, mtu: int) -> tuple[Stage, SimNode, SimNode]:
+def narrow_pair(kind: NatKind | str, mtu: int) -> tuple[Stage, SimNode, SimNode]:
     """Laptop and desk; the way to the laptop is narrow from the beginning, its link is not."""
     stage = Stage(1)
     stage.domain()
@@ -42,12 +42,19 @@ def mtu_of(stage: Stage, node: SimNode, peer: SimNode) -> int:
     raise AssertionError("no such peer")
 
 
-def bulk(stage: Stage, sender: SimNode, to: SimNode, seconds: float, first: int = 0) -> None:
+def bulk(
+    stage: Stage,
+    sender: SimNode,
+    to: SimNode,
+    seconds: float,
+    first: int = 0,
+    size: int = LARGE,
+) -> None:
     """A packet of nearly the TUN's size every 5 ms."""
     for number in range(int(seconds * 200)):
         stage.world.clock.after(
             number * 0.005,
-            lambda n=first + number: sender.inner.udp(to.address, n, LARGE),  # type: ignore[misc]
+            lambda n=first + number: sender.inner.udp(to.address, n, size),  # type: ignore[misc]
         )
 
 
@@ -111,3 +118,17 @@ def test_an_idle_tunnel_asks_for_nothing() -> None:
     before = laptop.sent_to.total()
     stage.run(10.0)
     assert laptop.sent_to.total() - before < 1200
+
+
+@pytest.mark.parametrize("mtu", [1500, 1492, 1480])
+def test_full_packets_cross_usual_access_lines_unfragmented(mtu: int) -> None:
+    """Over IPv6, which takes most: PPPoE and 464XLAT (rule N2)."""
+    stage, laptop, desk = narrow_pair("v6 open", mtu)
+    bulk(stage, laptop, desk, 1.0, size=TUN_MTU - 48)
+    stage.run(1.0)
+    before = laptop.plane.gauges["fragments"]
+    bulk(stage, laptop, desk, 3.0, first=200, size=TUN_MTU - 48)
+    stage.run(4.0)
+    assert laptop.plane.gauges["fragments"] == before
+    assert len(desk.inner.times("udp")) == 800
+    assert mtu_of(stage, laptop, desk) == mtu
