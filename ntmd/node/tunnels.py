@@ -15,6 +15,7 @@ from ntmd.proto.events import Psk, SessionInfo
 from ntmd.proto.messages import NatView, RelayGrant, SeenCounters
 from ntmd.proto.plane import (
     InstallTunnel,
+    PlanePath,
     RemoveTunnel,
     SwitchPath,
     TunnelActivity,
@@ -211,7 +212,7 @@ class Tunnels:
             receive=tuple(s.data_in for s in tunnel.sessions.values()),
             send=send,
             peer_index=latest.peer_index,
-            paths=tuple(self._underlay.for_plane(p) for p in tunnel.paths.sending[:2]),
+            paths=self._for_plane(tunnel),
             sources=self.sources(tunnel),
             takes_partial=bool(tunnel.capabilities & Capability.TAKES_PARTIAL),
         )
@@ -224,15 +225,18 @@ class Tunnels:
         tunnel.paths.send_on(paths, self._common.now)
         if tunnel.handle is not None and paths:
             self._common.engine.set_primary(tunnel.handle, paths[0], tunnel.move_seq)
-        if tunnel.installed and before != tunnel.paths.sending:
-            plane_paths = tuple(self._underlay.for_plane(p) for p in tunnel.paths.sending)
-            self._common.emit(SwitchPath(tunnel.number, plane_paths, self.sources(tunnel)))
+        if before != tunnel.paths.sending:
+            self.refresh(tunnel)
 
     def refresh(self, tunnel: Tunnel) -> None:
         """What is known of the paths in use has changed."""
         if tunnel.installed:
-            plane_paths = tuple(self._underlay.for_plane(p) for p in tunnel.paths.sending)
-            self._common.emit(SwitchPath(tunnel.number, plane_paths, self.sources(tunnel)))
+            paths = self._for_plane(tunnel)
+            self._common.emit(SwitchPath(tunnel.number, paths, self.sources(tunnel)))
+
+    def _for_plane(self, tunnel: Tunnel) -> tuple[PlanePath, ...]:
+        """What is sent on, as the plane wants it."""
+        return tuple(self._underlay.for_plane(path) for path in tunnel.paths.sending)
 
     def remove(self, tunnel: Tunnel) -> None:
         """Take the tunnel out of the plane; its facts stay."""
