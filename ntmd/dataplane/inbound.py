@@ -70,7 +70,7 @@ class Inbound:
         at = 0
         data = Kind.DATA.value
         while at < length:
-            if self._word > 0 and at + size < length:
+            if at and self._word > 0 and at + size < length:  # the first may begin another run
                 at += self._many(view, at, length, size, now)
             end = at + size
             if end > length:

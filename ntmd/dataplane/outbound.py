@@ -399,6 +399,8 @@ class Outbound:
         self.buffer[begin : begin + head] = last
         self._seal(tunnel, sender, sender.partial, begin, end, now)
         slots.undress(full)
+        if self._count + WORTH > min(self.segments, RUN_BYTES // width):
+            self.flush(now)  # rather than to tear the next one apart
 
     def _seal_many(self, sender: Sender, packets_: list[memoryview], width: int) -> None:
         """Seal packets of one size behind what is in the arena; they fit."""

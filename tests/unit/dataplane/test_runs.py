@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 import struct
 from collections import Counter
@@ -33,7 +34,17 @@ from ntmd.proto.plane import (
     SwitchPath,
 )
 from ntmd.proto.types import Endpoint, Path
-from tests.unit.dataplane.pair import AT_A, A, B, entry, ipv6, read_into, tcp_packet, udp_packet
+from tests.unit.dataplane.pair import (
+    AT_A,
+    AT_B,
+    A,
+    B,
+    entry,
+    ipv6,
+    read_into,
+    tcp_packet,
+    udp_packet,
+)
 
 ARRIVAL = (1, AT_A.host, AT_A.port)
 
@@ -395,3 +406,44 @@ def test_no_nonce_is_used_twice_whatever_the_core_does() -> None:
                 used.add(nonce)
         wire.sent.clear()
     assert len(used) > 2000
+
+
+@given(
+    lengths=st.lists(st.integers(1, 46 * 1348), min_size=2, max_size=8),
+    stamps=st.lists(st.integers(0, 3), min_size=8, max_size=8),
+    lost=st.sets(st.integers(0, 8 * 46), max_size=6),
+    sequence=st.sampled_from([1, 0xFFFF_0000]),
+)
+def test_a_bulk_flow_is_whole_whatever_changes_from_one_super_packet_to_the_next(
+    lengths, stamps, lost, sequence
+) -> None:
+    """Time stamps, lengths and pushes change; options come and go; some datagrams are lost."""
+    wire, sent = Wire(), []
+    for length, stamp in zip(lengths, stamps, strict=False):
+        payload = random.Random(length).randbytes(length)
+        vnet, packet = super_packet(TCP, payload, 1348, sequence & 0xFFFF_FFFF, 0x10 | stamp & 8)
+        packet = bytearray(packet)
+        packet[64:68] = bytes((0, 0, 0, stamp))
+        wire.out(vnet, bytes(packet))
+        sent += kernel_cut(vnet + bytes(packet))
+        sequence += length
+    wire.a.outbound.flush(1.0)
+    datagrams = [each for run in wire.sent for each in run]
+    assert len(datagrams) == len(sent)
+    kept = [i for i in range(len(sent)) if i not in lost]
+    for run in itertools.groupby(kept, key=lambda i: (i // 44, len(datagrams[i]))):
+        wire.over([[datagrams[i] for i in run[1]]])
+    assert wire.packets() == [sent[i] for i in kept]
+
+
+def test_a_udp_super_packet_over_a_narrow_path_arrives_in_pieces() -> None:
+    wire = Wire()
+    narrow = PlanePath(Path(1, AT_B), 1280)
+    wire.a.apply(SwitchPath(5, (narrow,)), 1.0)
+    vnet, packet = super_packet(UDP, bytes(range(256)) * 40, 1300, 0, 0)
+    wire.out(vnet, packet)
+    wire.a.outbound.flush(1.0)
+    assert all(len(each) <= 1280 - 28 for run in wire.sent for each in run)
+    for run in wire.sent:
+        wire.over([run])
+    assert wire.packets() == kernel_cut(vnet + packet)
