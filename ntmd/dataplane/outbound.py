@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable
 from itertools import repeat
 
 from ntmd.dataplane import packets
 from ntmd.dataplane.egress import Egress, Send
+from ntmd.dataplane.errors import Errors, Reply
 from ntmd.dataplane.packets import (
     CHECKSUM_AT,
     CWR,
@@ -24,7 +24,6 @@ from ntmd.dataplane.packets import (
     GSO_TCP6,
     GSO_UDP,
     IP_HEADER,
-    MINIMUM_MTU,
     PSH,
     TCP,
     UDP,
@@ -50,15 +49,12 @@ from ntmd.proto.plane import Resend
 
 RUN_BYTES = 65_487  # of one send: what an IPv6 datagram may hold
 RUN_SEGMENTS = 64  # of one send; newer kernels take 128
-ANSWERS_PER_SECOND = 100  # ICMPv6 errors to local senders
 LIMIT_TOLD = 8  # times between the first word of a key's end and the end: a wish may be lost
 WORTH = 8  # packets in a super-packet from which on the next one is expected to be like it
 POOR_RUNS = 16  # short runs in a row, then nothing is expected any more
 
 pack_header = struct.Struct(">IIQ").pack_into  # kind to flags as one word, index, counter
 pack_nonce = struct.Struct(">IQ").pack_into
-
-Reply = Callable[[bytes], None]  # a packet for the own TUN
 
 
 class Outbound:
@@ -80,7 +76,8 @@ class Outbound:
         self.buffer, self.view = self.slots.buffer, self.slots.view
         self.segments = RUN_SEGMENTS
         self._table, self._parking, self._reports = table, parking, reports
-        self._drops, self._send, self._reply = drops, send, reply
+        self._drops, self._send = drops, send
+        self.errors = Errors(self.view, drops, reply)
         self._egress = egress
         self.recent = Recent()
         self.resent = self.fragments = 0  # datagrams
@@ -95,7 +92,6 @@ class Outbound:
         self._flow = b""  # ports of its first packet
         self._addresses = b""  # source and destination of the last packet that had a way
         self._last: Tunnel | None = None
-        self._second, self._answers = 0.0, 0
 
     def packet(self, length: int, now: float) -> None:
         """Take the packet in the buffer; ``length`` includes the virtio header."""
@@ -173,7 +169,7 @@ class Outbound:
             return None
         if source != self._table.own:
             self._drops["out_wrong_source"] += 1
-            self._answer(length, packets.UNREACHABLE, packets.SOURCE_POLICY, 0, now)
+            self.errors.answer(length, packets.UNREACHABLE, packets.SOURCE_POLICY, 0, now)
             return None
         tunnel = self._table.by_address.get(to)
         if tunnel is None:
@@ -210,18 +206,19 @@ class Outbound:
             self._drops["parked_no_way"] += 1
             if unreachable:
                 self.buffer[: len(each)] = each
-                self._answer(len(each), packets.UNREACHABLE, packets.ADDRESS_UNREACHABLE, 0, now)
+                self.errors.answer(
+                    len(each), packets.UNREACHABLE, packets.ADDRESS_UNREACHABLE, 0, now
+                )
 
-    def _answer(self, length: int, kind: int, code: int, value: int, now: float) -> None:
-        if now - self._second >= 1.0:
-            self._second, self._answers = now, 0
-        self._answers += 1
-        if self._answers > ANSWERS_PER_SECOND:
-            self._drops["icmp_limited"] += 1
-            return
-        answer = packets.error_answer(bytes(self.view[VNET_SIZE:length]), kind, code, value)
-        if answer is not None:
-            self._reply(answer)
+    def narrowed(self, tunnel: Tunnel, now: float) -> None:
+        """The path became narrower: tell the senders of what was too large for it, and so is gone.
+
+        A stream then repeats it at once; without a word it would wait for its next turn.
+        """
+        if tunnel.send is not None and tunnel.settled:
+            self.slots.be_plain()
+            newest = self.recent.newest(tunnel.number, tunnel.send.number)
+            self.errors.too_big_after_all(tunnel, tunnel.send, newest, now)
 
     # ------------------------------------------------------------------ one packet
 
@@ -238,17 +235,12 @@ class Outbound:
 
     def _too_big(self, tunnel: Tunnel, sender: Sender, length: int, now: float) -> None:
         """Larger than the path (S5): tell the local sender, and let this one leave in fragments."""
-        self._say_too_big(tunnel, length, now)
+        self.errors.too_big(tunnel, length, now)
         if self.buffer[0] & VNET_NEEDS_CSUM:
             _, _, _, _, start, offset = VNET.unpack_from(self.buffer)
             if VNET_SIZE + start + offset + 2 <= length:
                 packets.complete(self.view[VNET_SIZE:length], start, offset)
         self._fragment(tunnel, sender, (VNET_SIZE, length), now)
-
-    def _say_too_big(self, tunnel: Tunnel, length: int, now: float) -> None:
-        """Packet Too Big, once the path's size is settled; nobody need go below 1,280."""
-        if tunnel.settled and length - VNET_SIZE > MINIMUM_MTU:
-            self._answer(length, packets.TOO_BIG, 0, max(tunnel.room, MINIMUM_MTU), now)
 
     def _fragment(self, tunnel: Tunnel, sender: Sender, place: tuple[int, int], now: float) -> None:
         """Cut a packet inside the seal. The pieces are laid where it was."""
@@ -284,7 +276,7 @@ class Outbound:
             self._drops["out_bad_gso"] += 1
             return
         if head + size > tunnel.room:
-            self._say_too_big(tunnel, VNET_SIZE + head + size, now)
+            self.errors.too_big(tunnel, VNET_SIZE + head + size, now)
         self._cut(tunnel, sender, (length, head, size, start), protocol, now)
 
     def _cut(

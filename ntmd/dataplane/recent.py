@@ -69,6 +69,11 @@ class Recent:
                 del self._flows[flow]
         return [datagram for _, datagram in sorted(found)]
 
+    def newest(self, tunnel: int, session: int) -> list[bytes]:
+        """The first datagram, a full one if any is, of each flow's newest run."""
+        newest = [pieces[-1] for flow, pieces in self._flows.items() if flow[0] == tunnel]
+        return [piece.data[: piece.size] for piece in newest if piece.session == session]
+
     def forget(self, tunnel: int) -> None:
         """A tunnel is gone."""
         for flow in [each for each in self._flows if each[0] == tunnel]:

@@ -9,8 +9,9 @@ from collections import Counter
 from typing import Any
 
 from ntmd.dataplane.egress import Egress, Send
+from ntmd.dataplane.errors import Reply
 from ntmd.dataplane.inbound import Inbound, Up
-from ntmd.dataplane.outbound import Outbound, Reply
+from ntmd.dataplane.outbound import Outbound
 from ntmd.dataplane.packets import VNET_SIZE
 from ntmd.dataplane.parking import Parking
 from ntmd.dataplane.reports import Reports
@@ -75,10 +76,13 @@ class Switchboard:
                 self._changed()
                 self.outbound.release(self.parking.release(entry.peer_address), now)
             case SwitchPath():
+                tunnel = self.table.by_number.get(command.tunnel)
+                before = tunnel.told if tunnel is not None else 0
                 self.table.switch(command)
                 self.inbound.settle()
-                tunnel = self.table.by_number.get(command.tunnel)
                 if tunnel is not None:
+                    if tunnel.told < before:
+                        self.outbound.narrowed(tunnel, now)
                     self.outbound.release(self.parking.release(tunnel.peer), now)
             case RemoveTunnel(tunnel=number):
                 self.table.remove(number)

@@ -30,13 +30,14 @@ def _erased(*_: Any) -> None:
 
 
 class Sender:
-    """The sending side of a session."""
+    """The sending side of a session. It opens only what it sealed itself."""
 
     __slots__ = (
         "counter",
         "expires",
         "fragment",
         "number",
+        "open",
         "partial",
         "plain",
         "seal",
@@ -51,16 +52,16 @@ class Sender:
         self.fragment = 0  # id of the last packet that left in fragments
         self.plain = int.from_bytes(bytes((Kind.DATA, key.slot, 0, 0)), "big")
         self.partial = int.from_bytes(bytes((Kind.DATA, key.slot, FLAG_PARTIAL, 0)), "big")
-        self.seal: Into = functions(key.suite, key.key)[0]
+        self.seal, self.open = functions(key.suite, key.key)
 
     def erase(self) -> None:
         """Forget the key, keep the counter."""
-        self.seal = _erased
+        self.seal = self.open = _erased
         self.expires = 0.0
 
     def revive(self, key: DataKey, now: float) -> None:
         """The session is installed again: its key comes back, its counter goes on."""
-        self.seal = functions(key.suite, key.key)[0]
+        self.seal, self.open = functions(key.suite, key.key)
         self.expires = now + timing.DATA_KEY_LIFETIME
 
 
@@ -124,6 +125,7 @@ class Tunnel:
     peer_index: int = 0
     takes_partial: bool = False
     room: int = 0  # largest inner packet that fits a datagram on all paths
+    told: int = 0  # the last settled room
     settled: bool = True  # local senders may be told of ``room``
     plain: bool = True  # one path without an allowance
     newest: Receiver | None = None  # of the youngest session heard
@@ -205,6 +207,8 @@ class Table:
         tunnel.known = frozenset(source_of(p) for p in (*(e.path for e in paths), *sources))
         tunnel.room = min((_room(each) for each in paths), default=0)
         tunnel.settled = all(each.settled for each in paths)
+        if paths and tunnel.settled:
+            tunnel.told = tunnel.room
         tunnel.plain = len(paths) == 1 and paths[0].allowance is None
 
     def remove(self, number: int) -> None:

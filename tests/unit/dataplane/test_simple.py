@@ -257,3 +257,18 @@ def test_nobody_is_told_of_a_size_that_may_still_grow() -> None:
     pieces = a.outbound_packet(packet, 1.0)
     assert [b.inbound_datagram(data, 1, AT_A, 1.0) for data, _ in pieces] == [None, packet]
     assert a.take_replies() == []
+
+
+def test_a_path_that_became_narrower_is_told_to_the_senders_of_what_it_ate() -> None:
+    a, _ = pair()
+    a.outbound_packet(tcp_packet(bytes(1360), sequence=77), 1.0)
+    a.outbound_packet(udp_packet(b"small"), 1.0)
+    a.apply(SwitchPath(5, (PlanePath(Path(1, AT_B), 1228, settled=False),)), 2.0)
+    assert a.take_replies() == []
+    a.apply(SwitchPath(5, (PlanePath(Path(1, AT_B), 1400),)), 2.2)
+    [answer] = a.take_replies()
+    assert answer[40:42] == bytes((2, 0))
+    assert int.from_bytes(answer[44:48], "big") == 1340
+    assert answer[48:] == tcp_packet(bytes(1360), sequence=77)[: len(answer) - 48]
+    a.apply(SwitchPath(5, (PlanePath(Path(1, AT_B), 1500),)), 3.0)
+    assert a.take_replies() == []
