@@ -87,6 +87,7 @@ class Parts:
         """What sets tunnels up and chooses their paths."""
         common = self.common
         self.tunnels = Tunnels(common, self.underlay, self.relays)
+        self.mtu = MtuSearch(common, self.underlay, self.prober, self.tunnels)
         self.journal = Journal(common)
         self.calls = Calls(common, self.underlay, self.relays, self.tunnels)
         self.steering = Steering(
@@ -201,7 +202,6 @@ class Parts:
         """What hears the engine and answers the user."""
         common = self.common
         self.seen = SeenReports(common)
-        self.mtu = MtuSearch(common, self.underlay, self.prober, self.tunnels)
         self.status = Status(
             common,
             self.underlay,
