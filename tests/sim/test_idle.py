@@ -14,6 +14,7 @@ HOUR = 3600.0
 HEADERS = 28  # IPv4 and UDP
 BYTES_AN_HOUR = 30_000  # both ways, headers included
 WAKE_UPS_AN_HOUR = 300
+RENEWAL = 1_300  # bytes of a registration that brings a fresh record and grant
 
 
 class Meter:
@@ -83,5 +84,5 @@ def test_the_second_idle_hour_is_within_budget(kind: NatKind) -> None:
 def test_fifty_idle_peers_cost_what_one_costs() -> None:
     _, one = second_hour(1, PORT_RESTRICTED)
     _, fifty = second_hour(50, PORT_RESTRICTED)
-    assert abs(fifty.bytes - one.bytes) <= 0.05 * one.bytes  # renewals fall where chance has them
+    assert abs(fifty.bytes - one.bytes) <= 2 * RENEWAL  # they fall where chance has them
     assert abs(fifty.wake_ups - one.wake_ups) <= 3
