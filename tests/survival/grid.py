@@ -139,10 +139,9 @@ def run(folder: Path) -> list[Meeting]:
         url = server.invite("--reusable")
         nodes: dict[str, Node] = {}
 
-        def join(name: str, kind: str) -> None:
-            own = url.replace(SERVER4[0], f"[{SERVER6[0]}]") if kind == "v6-only" else url
+        def join(name: str) -> None:
             try:
-                nodes[name].join(own, "--dns", "file")
+                nodes[name].join(url, "--dns", "file")
             except CommandError as error:
                 print(f"{name} cannot join: {str(error).splitlines()[-1]}", flush=True)
 
@@ -150,7 +149,7 @@ def run(folder: Path) -> list[Meeting]:
             for side in "ab":
                 name = f"{side}-{kind}"
                 nodes[name] = Node(network(lab, kind, name), folder / name, name)
-        together(functools.partial(join, name, name.partition("-")[2]) for name in nodes)
+        together(functools.partial(join, name) for name in nodes)
         found = []
         for kind in KINDS:
             for called in KINDS:
