@@ -55,7 +55,7 @@ tells the programs. What lives on, and how long was it silent?
 - *Lost*: datagrams of both UDP flows and both calls that were sent while a link was usable.
 - *Call*: RTP, G.711, 50 packets/s, from our own sender; the mean opinion score is that of the
   E-model (ITU-T G.107 with its defaults; G.113 appendix I for G.711 with loss concealment; 60 ms
-  jitter buffer), over six seconds around the event.
+  jitter buffer), over five seconds around the event.
 - *Sleep* is SIGSTOP and SIGCONT of the daemon and a move meanwhile: the kernel, the programs and
   the boot clock go on. A jump of the boot clock comes through the platform's clock in the simulator
   (`tests/sim`), not here. *Idle for hours* is scaled: {idle}.
@@ -216,3 +216,7 @@ def programs(table: dict[tuple[str, str], Cell], names: Sequence[str]) -> list[s
             line.append(told if alive == had else f"{told} ({alive}/{had})")
         lines.append(f"| {' | '.join(line)} |")
     return lines
+
+
+if __name__ == "__main__":
+    write()

@@ -21,10 +21,10 @@ from tests.survival.programs import LIVE, Everything, Talkers
 from tests.survival.scenarios import Event, Scenario
 from tests.survival.talker import INTERVALS
 
-WARM = 2.0  # seconds in which all programs run before something happens
-LEAST, STEADY = 5.0, 1.5  # seconds watched afterwards: at least; calm
+WARM = 1.5  # seconds in which all programs run before something happens
+LEAST, STEADY = 4.0, 1.5  # seconds watched afterwards: at least; calm
 SPEAKS = 0.5  # seconds after the event until the desk speaks, where all was idle
-CALL = (-1.5, 4.5)  # the part of the call that is scored, around the event
+CALL = (-1.5, 3.5)  # the part of the call that is scored, around the event
 Row = dict[str, Any]
 
 

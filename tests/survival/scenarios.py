@@ -19,9 +19,9 @@ Set = Literal["all", "peer", "idle"]
 LOSS = 0.03
 SMALL_MTU = 1300
 WORSE = 200  # metric of a second link that is not the better one
-QUIET = 20.0  # seconds in which an idle tunnel carries nothing
+QUIET = 12.0  # seconds in which an idle tunnel carries nothing
 MAPPING = 30  # seconds that a NAT of the scaled scenario keeps an idle mapping
-LONG = 100.0  # seconds of the scaled idle hours: more than three lifetimes of a mapping
+LONG = 65.0  # seconds of the scaled idle hours: more than two lifetimes of a mapping
 
 NO_TOO_BIG = """
 table inet mtuhole {
@@ -214,7 +214,7 @@ SCENARIOS = {
             "hard-peer", "hard move, only the peer sends", "one-way UDP from the desk", hard, "peer"
         ),
         Scenario(
-            "hard-idle", "idle tunnel moved", "20 s of silence, hard move, then the desk speaks",
+            "hard-idle", "idle tunnel moved", "12 s of silence, hard move, then the desk speaks",
             hard, "idle",
         ),
         Scenario(
@@ -254,7 +254,7 @@ SCENARIOS = {
         Scenario("outage", "outage of 10 s", "no link for 10 s, then a new one", outage),
         Scenario(
             "long-idle", "idle for hours (scaled)",
-            "100 s of silence behind NATs that forget after 30 s; then the desk speaks",
+            "65 s of silence behind NATs that forget after 30 s; then the desk speaks",
             nothing, "idle", quiet=LONG, lifetime=MAPPING,
         ),
     )
