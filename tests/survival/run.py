@@ -48,7 +48,8 @@ def repetition(product: Product, scenario: Scenario, folder: Path, keep: Path | 
         }
         judged = time.monotonic()
         if keep:
-            shutil.copytree(folder, keep, ignore=shutil.ignore_patterns("*.sock", "served", "copy"))
+            skip = shutil.ignore_patterns("*sock", "served", "copy")
+            shutil.copytree(folder, keep, ignore=skip, dirs_exist_ok=True)
             (keep / "event.json").write_text(json.dumps(dataclasses.asdict(event)))
     marks = (began, started, judged, time.monotonic())
     row["seconds"] = [round(b - a, 1) for a, b in pairwise(marks)]  # set up, run, take down
