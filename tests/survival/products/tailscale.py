@@ -90,7 +90,8 @@ class Tailscale:
             "ipv6": SERVER6[0], "derpport": 443, "stunport": 3478,
         }  # fmt: skip
         region = {"regionid": 900, "regioncode": "lab", "regionname": "lab", "nodes": [node]}
-        (folder / "derp.yaml").write_text(json.dumps({"regions": {900: region}}))
+        # A number as a key, which JSON does not have.
+        (folder / "derp.yaml").write_text(f"regions: {{900: {json.dumps(region)}}}\n")
         config = folder / "headscale.yaml"
         config.write_text(json.dumps({
             "server_url": URL, "listen_addr": "0.0.0.0:8080", "metrics_listen_addr": "",
