@@ -169,7 +169,7 @@ def _idle(ground: Ground, product: Product, scenario: Scenario) -> tuple[Row, Ev
 def first_answer(noted: Row, end: float) -> Row:
     """From the desk's first datagram to the first echo; includes the round trip."""
     sent: Sequence[float] = noted["sent"]
-    echoed: Sequence[Span] = noted["echoed"]
+    echoed: Sequence[Span] = [each for each in noted["echoed"] if each[1] <= end]
     at = echoed[0][1] if echoed else end
     return {
         "survived": bool(echoed),
