@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -130,6 +131,8 @@ def score(r: float) -> float:
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least ``share`` of the values do not exceed."""
+    """The smallest value that at least ``share`` of the values do not exceed; 0.5: the median."""
+    if share == 0.5:
+        return statistics.median(values)
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]

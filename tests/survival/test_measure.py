@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from tests.survival import measure
@@ -57,3 +59,5 @@ def test_quantile() -> None:
     assert measure.quantile([3, 1, 2], 0.5) == 2
     assert measure.quantile(range(1, 21), 0.95) == 19
     assert measure.quantile([7], 0.95) == 7
+    assert measure.quantile([1, 3], 0.5) == 2
+    assert measure.quantile([1, math.inf], 0.5) == math.inf

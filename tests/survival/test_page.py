@@ -35,9 +35,9 @@ def test_figures_of_a_cell() -> None:
     assert sorted(cell.gaps("udp-out")) == [10, 20, 30, NEVER]
     assert cell.lost() == [12.0] * 4
     text = page.render(rows)["survival.md"]
-    assert "| ntmd | 4 | 3/4 | 20 ms / never | 40 ms / never | 12 / 12 | 4.0 / 4.0 |" in text
+    assert "| ntmd | 4 | 3/4 | 25 ms / never | 50 ms / never | 12 / 12 | 4.0 / 4.0 |" in text
     assert (
-        "| hard move | mover sends: gap | <= 105 ms / 140 ms | 20 ms / never | 4 | met by" in text
+        "| hard move | mover sends: gap | <= 105 ms / 140 ms | 25 ms / never | 4 | met by" in text
     )
 
 
