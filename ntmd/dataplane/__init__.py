@@ -2,10 +2,12 @@
 
 The life of a packet. A program's packet comes out of the TUN, with luck as a super-packet of 64 KiB
 of one flow. :mod:`~ntmd.dataplane.outbound` finds the tunnel by its destination, cuts it into
-packets, seals each into a datagram, and sends the datagrams side by side in one system call. At the
-other end :mod:`~ntmd.dataplane.inbound` finds the tunnel by the index in the datagram, the key by
-its slot, asks the window, opens it, and :mod:`~ntmd.dataplane.runs` refuses what must not pass and
-joins the rest into super-packets for the TUN. Without a tunnel a packet is parked and the core is
+packets, seals each into a datagram, and sends the datagrams side by side in one system call, on one
+path or two (:mod:`~ntmd.dataplane.egress`); the last of each flow are kept for a while, to be sent
+once more after an outage (:mod:`~ntmd.dataplane.recent`). At the other end
+:mod:`~ntmd.dataplane.inbound` finds the tunnel by the index in the datagram, the key by its slot,
+asks the window, opens it, and :mod:`~ntmd.dataplane.runs` refuses what must not pass and joins the
+rest into super-packets for the TUN. Without a tunnel or a path a packet is parked and the core is
 told (:class:`~ntmd.proto.plane.NoTunnelFor`); whatever is not data goes to the core unopened.
 
 :mod:`~ntmd.dataplane.simple` drives that code packet by packet (simulator, property tests),
