@@ -51,6 +51,7 @@ survival: test-setup
 	$(PY) -m tests.survival --repeat $(or $(REPEAT),10) $(if $(ONLY),--only $(ONLY),--write)
 	$(if $(PEERS),.ci/setup peers && $(PY) -m tests.survival --products peers --repeat 3 \
 		$(if $(ONLY),--only $(ONLY),--write))
+	$(if $(ONLY),,$(PY) -m tests.survival.grid)
 
 figures: bench survival
 
