@@ -31,7 +31,14 @@ from ntmd.node.commands import (
     StateChanged,
 )
 from ntmd.node.core import NodeCore
-from ntmd.node.inputs import CommandFailed, DeviceReady, NetworkChanged, Stopping
+from ntmd.node.inputs import (
+    ClockRead,
+    CommandFailed,
+    DeviceReady,
+    NetworkChanged,
+    Stopping,
+    Woke,
+)
 from ntmd.node.settings import NodeSettings
 from ntmd.nodefiles import NodeFiles
 from ntmd.platform import Device
@@ -55,7 +62,7 @@ from ntmd.proto.plane import (
 )
 from ntmd.proto.timing import CLOSE_COPIES
 from ntmd.proto.types import format_address
-from ntmd.runtime.clock import boot_clock, wall_ms
+from ntmd.runtime.clock import ClockWatch, boot_clock, wall_ms
 from ntmd.runtime.complaints import Complaint, Exit
 from ntmd.runtime.control_server import ControlServer, Desk, Request
 from ntmd.runtime.driver import Driver
@@ -139,7 +146,8 @@ class Daemon:
             wall_ms=wall_ms(),
             persist=self._keep,
         )
-        self._driver = Driver(core, self._execute, trace=self._trace)
+        self._clocks = ClockWatch()
+        self._driver = Driver(core, self._execute, trace=self._trace, look=self._look)
         self._desk = Desk(self._driver.post, self._finish_answer)
         self._names = Resolver(self.settings.dns, self._platform, self._driver.post)
         self._scouts = Scouts(
@@ -206,6 +214,16 @@ class Daemon:
             self._desk.ask(request)
         else:
             request.fail("ntmd is starting or stopping; try again in a second.")
+
+    def _look(self) -> list[Any]:
+        """What the clocks say happened: sleep, or a wall clock that was set."""
+        found: list[Any] = []
+        if slept := self._clocks.slept():
+            log.info("the machine slept", seconds=round(slept, 1))
+            found.append(Woke(slept))
+        if (wall := self._clocks.set_to()) is not None:
+            found.append(ClockRead(wall))
+        return found
 
     # ------------------------------------------------------------------ commands
 

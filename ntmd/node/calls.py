@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 1.0  # the caller waits this long for a peer that was directed to start, seconds
 KEY_MARGIN = 5.0  # a data key this close to its end is not used again, seconds
-HELP_AFTER = 0.4  # a wake-up unanswered for this long asks the coordinator beside it, seconds
+HELP_AFTER = 0.4  # a call unanswered for this long doubts the own mappings too, seconds
 REFUSED_GRACE = 1.5  # a call goes on this long although the coordinator knows no way, seconds
 
 
@@ -143,13 +143,15 @@ class Calls:
             self._tunnels.install(tunnel)
         else:
             self._tunnels.move(tunnel, Input.WANTED_KNOWN, now)
-            self._common.timers.set(
-                ("help", tunnel.number), now + HELP_AFTER, lambda at: self._help(tunnel, at)
-            )
         self.call(tunnel, now)
         self.steering.explore(tunnel, now)
 
     def _help(self, tunnel: Tunnel, now: float) -> None:
+        """Silence: our NAT may map anew, so that no relay knows us; the coordinator may know."""
+        if not isinstance(tunnel.state, Calling | Waking):
+            return
+        for name, _ in self._relays.ways_to(tunnel.peer.key, tunnel.home_relay)[:2]:
+            self._relays.renew(name, now)
         if isinstance(tunnel.state, Waking):
             self.directions.ask(tunnel.peer.name, b"", now)
 
@@ -251,6 +253,9 @@ class Calls:
         psks = offered_psks(self._common, tunnel, now)
         suite = choose_suite(self._common.identity.capabilities, tunnel.capabilities)
         tunnel.handle = self._common.engine.call(tunnel.peer, ways, now, psks, suite)
+        self._common.timers.set(
+            ("help", tunnel.number), now + HELP_AFTER, lambda at: self._help(tunnel, at)
+        )
 
     def _no_way(self, tunnel: Tunnel, now: float) -> None:
         if isinstance(tunnel.state, Calling | Waking):
@@ -300,6 +305,7 @@ class Calls:
         tunnel.handle = event.handle
         tunnel.association = event.session.association
         if event.first:
+            self.steering.began(tunnel)
             tunnel.move_seq = tunnel.peer_seq = 0
             tunnel.paths.renew()
         tunnel.sessions[event.session.number] = event.session

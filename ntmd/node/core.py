@@ -23,6 +23,7 @@ from ntmd.node.inputs import (
     NetworkChanged,
     PortMapped,
     Stopping,
+    Woke,
 )
 from ntmd.node.memory import SEQUENCE, Memory
 from ntmd.node.parts import Parts
@@ -163,6 +164,9 @@ class NodeCore(Parts):
                 self.reach.port_mapped(event, now)
             case Nat64Found():
                 self.reach.nat64_found(event, now)
+            case Woke(asleep=asleep):
+                self.moves.woke(asleep, now)
+                self.keepalive.start(now)
             case CertificateRenewed():
                 self._renewed(event, now)
             case DeviceReady():

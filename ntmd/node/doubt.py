@@ -215,10 +215,9 @@ class Doubt:
         self._tick(tunnel, now)
 
     def _others(self, tunnel: Tunnel, primary: Path, spares: list[Path]) -> list[Path]:
-        relay = self._steering.relay_way(tunnel)
+        legs = self._relays.ways_to(tunnel.peer.key, tunnel.home_relay)
         direct = [p for p in tunnel.paths.proven if self._underlay.is_open(p.socket)]
-        legs = [way for _, way in self._relays.ways_to(tunnel.peer.key, tunnel.home_relay)]
-        ways = [*spares[:2], *([relay] if relay is not None else []), *legs[:2], *direct]
+        ways = [*spares[:2], *(leg for _, leg in legs[:2]), *direct]
         return [way for way in dict.fromkeys(ways) if way != primary][:PATH_SET]
 
     def _ask(self, tunnel: Tunnel, path: Path, now: float) -> None:
@@ -294,9 +293,8 @@ class Doubt:
         self._common.counters["path_doubted"] += 1
         watch = self._watch(tunnel)
         spares = self._relays.spare_ways(tunnel.peer.key, tunnel.home_relay, primary.socket)
-        relay = self._steering.relay_way(tunnel)
-        if relay is not None and relay != primary:
-            self._relays.renew(self._relays.name_of(relay), now)
+        for name, _ in self._relays.ways_to(tunnel.peer.key, tunnel.home_relay)[:2]:
+            self._relays.renew(name, now)  # also where it carries: our mapping there may be new
         for way in spares[:1]:
             self._relays.duplicate(way, now)
         others = [*watch.answered, *self._others(tunnel, primary, spares)]

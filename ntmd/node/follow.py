@@ -23,6 +23,7 @@ from ntmd.proto.plane import PeerMoved
 from ntmd.proto.timing import IMPLICIT_MOVE_QUIET, REVERT_PAUSE, SILENCE_FLOOR
 from ntmd.proto.types import Path
 
+QUESTION_PAUSE = 2.0  # a second source is asked about at most this often, seconds
 EXPLICIT_PATIENCE = 3.0  # a listed candidate may take a NAT and some loss to answer, in silences
 
 
@@ -56,6 +57,7 @@ class Follow:
         self._accepted: dict[int, float] = {}
         self._refuse_until: dict[int, float] = {}
         self._reverts: dict[int, int] = {}
+        self._questioned: dict[int, float] = {}
 
     # -------------------------------------------------------------- explicit
 
@@ -166,6 +168,7 @@ class Follow:
             return
         quiet = self._accepted.get(tunnel.number, -1e9) + IMPLICIT_MOVE_QUIET
         if now < max(quiet, self._refuse_until.get(tunnel.number, 0.0)):
+            self._question(tunnel, new, now)
             return
         self._journal.begin(
             tunnel,
@@ -184,6 +187,45 @@ class Follow:
         following = _Following(new, primary, implicit=True)
         tunnel.paths.disprove(primary)
         self._begin(tunnel, following, now)
+
+    def _question(self, tunnel: Tunnel, new: Path, now: float) -> None:
+        """The peer is heard from a second source on the link that it sends on: ask at both.
+
+        Data that comes in says nothing of the way back, so a mapping that died right after a move
+        would otherwise go unnoticed for as long as the peer sends.
+        """
+        old = tunnel.paths.primary
+        asked = self._questioned.get(tunnel.number, -1e9)
+        if old is None or old.relayed or old == new or now - asked < QUESTION_PAUSE:
+            return
+        if tunnel.number in self._pending or len(tunnel.paths.sending) > 1:
+            return
+        self._questioned[tunnel.number] = now
+        for path in (old, new):
+            self._steering.challenge(tunnel, path, now, "follow")
+        self._common.timers.set(
+            ("question", tunnel.number),
+            now + tunnel.paths.silence(SILENCE_FLOOR),
+            lambda at: self._judge(tunnel, old, new, now, at),
+        )
+
+    def _judge(self, tunnel: Tunnel, old: Path, new: Path, since: float, now: float) -> None:
+        """The silent source has lost: a path that failed (rule C6, cause 1)."""
+        paths = tunnel.paths
+        if paths.primary != old or paths.answered(old, since) or not paths.answered(new, since):
+            return
+        paths.disprove(old)
+        self._journal.begin(
+            tunnel,
+            own=False,
+            seq=tunnel.peer_seq,
+            cause="peer's address changed",
+            before=self._steering.describe(old),
+            after=self._steering.describe(new),
+            started=since,
+            now=now,
+        )
+        self._done(tunnel, new)
 
     # -------------------------------------------------------------- judging
 
@@ -260,6 +302,10 @@ class Follow:
         if event.move_seq >= tunnel.peer_seq:
             tunnel.paths.peer_names(event.primary_id)
         pending = self._pending.get(tunnel.number)
+        if pending is None and not event.path.relayed and event.path_id == event.primary_id:
+            primary = tunnel.paths.primary
+            if primary is not None and tunnel.paths.ids.get(primary) == event.path_id:
+                self._question(tunnel, event.path, now)
         if pending is None or pending.previous is None or event.path != pending.previous:
             return
         if event.move_seq >= tunnel.peer_seq and event.path_id == event.primary_id:

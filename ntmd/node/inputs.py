@@ -80,6 +80,16 @@ class ClockRead:
 
 
 @dataclass(frozen=True, slots=True)
+class Woke:
+    """The machine was asleep for so many seconds: the boot clock ran ahead of the monotonic one.
+
+    Comes before anything that became due or arrived meanwhile.
+    """
+
+    asleep: float
+
+
+@dataclass(frozen=True, slots=True)
 class Stopping:
     """The daemon ends: tell peers and the coordinator."""
 

@@ -104,6 +104,26 @@ class Moves:
             self._rehome(now)
         self._registration.say_state(now)
 
+    def woke(self, asleep: float, now: float) -> None:
+        """The machine slept: every mapping and path is doubtful, so everybody is told anew.
+
+        Relays first, for they forward nothing from an unknown source; then the tunnels that were
+        in use; one that slept is woken by its first packet.
+        """
+        self._cause = (MoveCause.WAKE, f"woke after {asleep:.0f} s")
+        self._registration.last_cause = self._cause[0]
+        self._underlay.changed_at = now
+        if not self._underlay.usable():
+            return
+        for uplink in self._relays.uplinks():
+            uplink.woke(now)
+        for tunnel in sorted(self._tunnels.all(), key=lambda t: (-t.busy_at, t.number)):
+            if isinstance(tunnel.state, Calling | Waking):
+                self._call(tunnel, now)
+            elif isinstance(tunnel.state, Open):
+                self._move(tunnel, now)
+        self._registration.uplink.woke(now)
+
     # -------------------------------------------------------------- moving everything
 
     def _rehome(self, now: float) -> None:
@@ -133,11 +153,14 @@ class Moves:
         return primary.relayed and relay is not None and relay.socket != primary.socket
 
     def _ways(self, tunnel: Tunnel, old: Path | None) -> list[Path]:
-        """Where a Move goes out: the relay leg, the peer's last endpoint, its candidates."""
-        ways = [w for _, w in self._relays.ways_to(tunnel.peer.key, tunnel.home_relay)][:1]
+        """Where a Move goes out: a relay leg, the peer's last endpoint, the leg at a second relay
+        (the first may have died unnoticed), its candidates."""
+        legs = [w for _, w in self._relays.ways_to(tunnel.peer.key, tunnel.home_relay)]
+        ways = legs[:1]
+        if not tunnel.relay_only and old is not None and not old.relayed:
+            ways += self._underlay.ways((self._underlay.native(old),))[:1]
+        ways += legs[1:2]
         if not tunnel.relay_only:
-            if old is not None and not old.relayed:
-                ways += self._underlay.ways((self._underlay.native(old),))[:1]
             ways += self._underlay.ways(tuple(tunnel.candidates))
         return list(dict.fromkeys(ways))[:WAYS_PER_MOVE]
 
@@ -145,8 +168,8 @@ class Moves:
         """One peer: a sealed Move on every way, data on the two best at once."""
         old = self._old.pop(tunnel.number, None) or tunnel.paths.primary
         names = self._relays.ways_to(tunnel.peer.key, tunnel.home_relay)
-        if names:
-            self._relays.prepare(names[0][0], now)
+        for name, _ in names[:2]:
+            self._relays.prepare(name, now)
         ways = self._ways(tunnel, old)
         if not ways or tunnel.handle is None:
             if old is not None:

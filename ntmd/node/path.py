@@ -141,6 +141,11 @@ class PathBook:
         """Whether a challenge on the path was answered; a relay leg needs no proof."""
         return path.relayed or path in self.proven
 
+    def answered(self, path: Path, since: float) -> bool:
+        """Whether a challenge on the direct path was answered at ``since`` or later."""
+        known = self.proven.get(path)
+        return known is not None and known.at >= since
+
     def rtt(self, path: Path | None) -> float | None:
         """Measured round trip of a path, or None."""
         if path is None:

@@ -36,6 +36,7 @@ from ntmd.proto.types import Path, Peer, Role, path_id
 
 HOME_RELAYS = 2
 RETRY = 2.0  # a leg refused for the moment is asked for again this much later, seconds
+RENEW_PAUSE = 0.5  # many tunnels may doubt at once: the relay is told this often, seconds
 QUICKER = 0.020  # another home relay is chosen only if it is this much nearer, seconds
 
 
@@ -85,6 +86,7 @@ class Relays:
         self._leg_changed, self._home_changed, self._seen = leg_changed, home_changed, seen
         self.by_name: dict[str, Relay] = {}
         self.home_name = ""
+        self._renewed: dict[str, float] = {}
         self._measured: tuple[str, ...] = ()
 
     # -------------------------------------------------------------- which relays
@@ -197,6 +199,7 @@ class Relays:
     def _down(self, name: str, now: float) -> None:
         relay = self.by_name[name]
         self._common.tell("warning", "relay does not answer", relay=name)
+        self._choose_home(now)
         for leg in relay.legs.values():
             self._leg_changed(leg.peer, now)
 
@@ -208,10 +211,15 @@ class Relays:
             return
 
         def moved(reply: Reply | None, at: float) -> None:
-            if uplink.seq != seq or uplink.path != path:
-                return
+            heard = uplink.last_heard
             if not isinstance(reply, LegMoved):
-                uplink.silent(at)
+                if heard is None or heard < now:
+                    uplink.silent(at)  # also if newer ones are under way: none was answered
+                return
+            if reply.seq > uplink.seq:  # a request of an older association overtook this one
+                uplink.seq = reply.seq
+                uplink.announce_again(at)
+            if uplink.seq != seq or uplink.path != path:
                 return
             uplink.heard(path, at)
             uplink.saw(path.socket, reply.observed, at)
@@ -403,7 +411,8 @@ class Relays:
     def renew(self, name: str, now: float) -> None:
         """A path fell silent: the own NAT may map anew, and then the relay knows no such source."""
         relay = self.by_name.get(name)
-        if relay is not None:
+        if relay is not None and now - self._renewed.get(name, -1e9) >= RENEW_PAUSE:
+            self._renewed[name] = now
             relay.uplink.announce_again(now)
 
     def deliveries(self, key: bytes) -> tuple[int, ...]:

@@ -13,7 +13,9 @@ from ntmd.node.relays import Relay, Relays
 from ntmd.node.tunnel import word
 from ntmd.node.tunnels import Tunnel, Tunnels
 from ntmd.node.underlay import OwnSocket, Underlay
+from ntmd.proto.errors import ProtocolError
 from ntmd.proto.plane import PlaneStats
+from ntmd.proto.records import Record
 from ntmd.proto.types import Endpoint, Path, Suite, format_address
 
 SCHEMA = 1
@@ -79,6 +81,7 @@ class Status:
             "transport": "tls" if uplink.race.carries else "udp",
             "reachable": uplink.up,
             "last_seen_s": None if heard is None else round(now - heard, 1),
+            "record_age_s": self._record_age(self._common.memory.record, now),
         }
 
     def _socket(self, socket: OwnSocket) -> dict[str, Any]:
@@ -143,6 +146,14 @@ class Status:
             "mtu": self._underlay.mtu(path),
         }
 
+    def _record_age(self, record: bytes, now: float) -> float | None:
+        """Seconds since a coordinator signed it: how old what we know of a node is."""
+        try:
+            issued = Record.unpack(record).issued_ms
+        except ProtocolError:
+            return None
+        return round(max(0, self._common.clock(now) - issued) / 1000, 1)
+
     def peer(self, tunnel: Tunnel, now: float) -> dict[str, Any]:
         """One peer with its paths."""
         activity, session = tunnel.activity, tunnel.session()
@@ -159,6 +170,7 @@ class Status:
             "tx_packets": activity.tx_packets if activity else 0,
             "rx_packets": activity.rx_packets if activity else 0,
             "last_rx_s": round(now - heard, 1) if heard else None,
+            "record_age_s": self._record_age(tunnel.record, now),
             "session_age_s": round(now - session.born, 1) if session else None,
             "cipher": CIPHERS[session.suite] if session else None,
             "psk": tunnel.psk_used or None,

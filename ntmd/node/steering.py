@@ -99,6 +99,11 @@ class Steering:
         if primary is not None and primary.relayed:
             self._relays.prepare(self._relays.name_of(primary), now)
 
+    def began(self, tunnel: Tunnel) -> None:
+        """A new association: what is under way was sealed for the old one, with its sequences."""
+        if tunnel.handle is not None:
+            self._prober.cancel(tunnel.handle)
+
     def _usable(self, path: Path) -> bool:
         return self._underlay.is_open(path.socket)
 
@@ -227,9 +232,14 @@ class Steering:
     def legs_changed(self, tunnel: Tunnel, now: float) -> None:
         """A relay leg of the peer has another id, opened, or is gone."""
         relay = self.relay_way(tunnel)
+        legs = {  # a tunnel that left a silent relay stays where it is
+            way.remote: way
+            for name, way in self._relays.ways_to(tunnel.peer.key, tunnel.home_relay)
+            if not self._relays.by_name[name].draining
+        }
         sending: list[Path] = []
         for path in tunnel.paths.sending:
-            fresh = relay if path.relayed else path
+            fresh = legs.get(path.remote, relay) if path.relayed else path
             if fresh is not None and fresh not in sending:
                 sending.append(fresh)
         if not sending and relay is not None:

@@ -116,6 +116,7 @@ class Uplink:
         self._failures = 0
         self._common.timers.cancel(("recall", self.peer.key))
         if event.first:
+            self._prober.cancel(event.handle)  # a Move of the old association has its sequence
             self.seq = 0
             self.spares.clear()
         self.state = Link.UP
@@ -277,6 +278,16 @@ class Uplink:
         self._common.engine.set_primary(self.handle, path, self.seq)
         self._announce(now)
         self.race.expect(now)
+
+    def woke(self, now: float) -> None:
+        """The machine slept: tell the server where we are, or call it without a pause."""
+        self.proven = False
+        self._failures = 0
+        if self.up and self.handle is not None and self._common.engine.established(self.handle):
+            self.announce_again(now)
+        else:
+            self.call(now)
+            self._again(now)
 
     def announce_again(self, now: float) -> None:
         """The same path under a greater sequence: the NAT's mapping may be another one by now."""

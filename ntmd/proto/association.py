@@ -130,6 +130,7 @@ class Association:
     last_heard: float = 0.0
     peer_knows: bytes = b""  # fingerprint of our certificate and record that the peer has checked
     last_reset: float = -1e9
+    last_not_held: float = -1e9
 
     def confirmed(self) -> list[Session]:
         """Sessions in which the peer has shown to hold the keys, oldest first."""

@@ -18,7 +18,16 @@ from ntmd.proto.exchange import Exchange
 from ntmd.proto.fragments import Reassembly, cut
 from ntmd.proto.frame import FRAGMENT, HEADER, HEADER_SIZE, OVERHEAD, Kind
 from ntmd.proto.lifecycle import Lifecycle
-from ntmd.proto.messages import Close, Confirm, Message, Probe, Reply, Request, Unsupported
+from ntmd.proto.messages import (
+    Close,
+    CloseReason,
+    Confirm,
+    Message,
+    Probe,
+    Reply,
+    Request,
+    Unsupported,
+)
 from ntmd.proto.types import Endpoint, Path, path_id
 
 PREFIX = struct.Struct(">BBI")
@@ -112,6 +121,8 @@ class Channel:
             association = context.associations.get(use)
         session = association.sessions.get(slot) if association is not None else None
         if association is None or session is None:
+            if association is not None:
+                self._not_held(association, slot, now)
             raise ProtocolError("unknown_slot")
         if not session.window.check(counter):
             raise ProtocolError("replayed")
@@ -163,7 +174,7 @@ class Channel:
                 self._send_on(association, session, _CONFIRM, path)
             return
         if isinstance(message, Close):
-            self._closed(association, message, now)
+            self._closed(association, session, message, now)
             return
         if kind in _REPLIES:
             self.exchange.replied(association, message)
@@ -222,8 +233,25 @@ class Channel:
                 self._context.free_index(attempt.own_index, now)
         self.life.drop(association, list(association.sessions.values()), now)
 
-    def _closed(self, association: Association, message: Close, now: float) -> None:
+    def _not_held(self, association: Association, slot: int, now: float) -> None:
+        """The peer seals for a session that this end has lost: say so under one that both hold.
+
+        A restarted end may hold the younger of two sessions only, while the rule for simultaneous
+        opens makes the other end prefer the older one (rule C12).
+        """
+        if now - association.last_not_held < timing.NOT_HELD_INTERVAL:
+            return
+        association.last_not_held = now
+        if association.primary is not None and association.current is not None:
+            self.tell(association, Close(slot, int(CloseReason.UNKNOWN_SLOT)), None)
+
+    def _closed(self, association: Association, under: Session, message: Close, now: float) -> None:
         """Close names one of our slots and ends only sessions not newer than that one."""
+        if message.reason == CloseReason.UNKNOWN_SLOT:
+            sessions = association.sessions.values()
+            lost = [s for s in sessions if s.info.slot_out == message.slot and s is not under]
+            self.life.end(association, lost, message.reason, now)
+            return
         named = association.sessions.get(message.slot)
         if named is None:
             raise ProtocolError("unknown_slot")

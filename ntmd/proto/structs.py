@@ -57,6 +57,7 @@ class CloseReason(enum.IntEnum):
     REPLACED = 2
     REVOKED = 3
     REFUSED = 4
+    UNKNOWN_SLOT = 5  # the slot is the sender's own: it holds no keys for it (any more)
 
 
 @dataclass(frozen=True, slots=True)

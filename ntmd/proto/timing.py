@@ -46,6 +46,7 @@ PSK_RESUMPTION_LIFETIME = 30 * 86400.0
 # ------------------------------------------------------------------ resets (S4)
 RESETS_PER_SOURCE = 10  # per second
 RESETS_TOTAL = 100  # per second
+NOT_HELD_INTERVAL = 0.2  # a peer is told at most this often that its session is gone here
 
 # ------------------------------------------------------------------ fragments (S5)
 CONTROL_MESSAGE_MAX = 16_384
@@ -144,6 +145,8 @@ RENEW_FROM = 1 / 3
 EXPIRY_GRACE = 14 * 86400.0
 CLOCK_SLACK = 48 * 3600.0  # server certificates before the first authenticated time
 CLOCK_COMPLAINT = 3600.0
+SLEPT = 2.0  # boot clock ahead of the monotonic one by more: the machine slept
+CLOCK_STEP = 1.0  # the wall clock was set by somebody if it moved by more against the boot clock
 
 # ------------------------------------------------------------------ rehearsal (ntmd rehearse)
 REHEARSAL_BEAT = 0.05  # a challenge to each peer this often: holes are seen to within it

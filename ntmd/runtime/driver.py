@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ntmd.proto.io import Core
@@ -29,7 +29,10 @@ log = journal(__name__)
 
 
 class Driver:
-    """Runs ``core``; ``execute`` carries out one command and may call :meth:`post`."""
+    """Runs ``core``; ``execute`` carries out one command and may call :meth:`post`.
+
+    ``look()`` gives what the clocks say happened; it goes before all that waits or is due.
+    """
 
     def __init__(
         self,
@@ -39,6 +42,7 @@ class Driver:
         loop: asyncio.AbstractEventLoop | None = None,
         clock: Callable[[], float] = boot_clock,
         trace: Trace | None = None,
+        look: Callable[[], Sequence[Any]] = tuple,
     ) -> None:
         self.core = core
         self.clock = clock
@@ -46,6 +50,7 @@ class Driver:
         self._execute = execute
         self._loop = loop or asyncio.get_running_loop()
         self._trace = trace
+        self._look = look
         self._inputs: deque[Any] = deque()
         self._busy = False
         self._stopped = asyncio.Event()
@@ -81,6 +86,7 @@ class Driver:
             return
         self._busy = True
         try:
+            self._inputs.extendleft(reversed(self._look()))
             self._drain()
             while self._inputs:
                 self._take(self._inputs.popleft())
@@ -127,6 +133,8 @@ class Driver:
         if deadline is not None and deadline - now <= EARLIEST and not self._stopped.is_set():
             self._busy = True
             try:
+                for event in self._look():
+                    self._take(event)
                 self.core.handle_deadline(max(now, deadline))
             except Exception as error:  # ours: crash loudly
                 log.failure("the core failed at its deadline", error)

@@ -14,7 +14,7 @@ from ntmd.node.commands import (
     ScoutNetwork,
     StateChanged,
 )
-from ntmd.node.inputs import DeviceReady, Nat64Found, PortMapped
+from ntmd.node.inputs import DeviceReady, Nat64Found, PortMapped, Woke
 from ntmd.node.settings import Home, NodeSettings
 from ntmd.proto.certs import Trust
 from ntmd.proto.events import Identity
@@ -33,6 +33,7 @@ from ntmd.proto.plane import (
     SocketOpened,
     SwitchPath,
 )
+from ntmd.proto.timing import SLEPT
 from ntmd.proto.types import Endpoint
 from tests.sim.daemon import Daemon
 from tests.sim.inner import InnerHost
@@ -103,7 +104,9 @@ class SimNode(Daemon):
         self.plane.close()
 
     def woke(self, asleep: float) -> None:
-        """The machine slept."""
+        """The machine slept; the driver tells before anything else (:mod:`ntmd.runtime.clock`)."""
+        if asleep > SLEPT:
+            self.post(Woke(asleep))
         super().woke(asleep)
         if self.running:
             self.plane.woke()

@@ -205,6 +205,17 @@ class Stage:
                 return self.world.clock.now - begun
         raise AssertionError(f"no answer within {within} s: {self.explain(caller, peer)}")
 
+    def fresh_answer(self, sender: SimNode, to: SimNode, within: float = 2.0) -> float:
+        """Seconds from now to the first answer to a new ping, one sent each 20 ms."""
+        begun = self.world.clock.now
+        first = 1_000_000 + len(sender.inner.sent)
+        for number in range(int(within * 50)):
+            sender.inner.ping(to.address, first + number)
+            heard = lambda: max(sender.inner.times("echo", to.address), default=0) >= first  # noqa: E731
+            if self.world.run(0.02, heard):
+                return self.world.clock.now - begun
+        raise AssertionError(f"no answer within {within} s: {self.explain(sender, to)}")
+
     def stream(self, sender: SimNode, to: SimNode, count: int, interval: float = 0.01) -> None:
         """Schedule ``count`` numbered UDP packets; numbers go on over calls."""
         first = self._streamed[sender.name]

@@ -1,0 +1,84 @@
+"""Nobody answers but the peers: the coordinator and the account server are gone for a day and more.
+
+Tunnels live and move, peers met before are reached from what was signed earlier, and ``status``
+says what is missing and how old the knowledge is (rules C9 and S8).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ntmd.proto.frame import Kind
+from tests.sim.link import Packet
+from tests.sim.nat import PORT_RESTRICTED, SYMMETRIC
+from tests.sim.node import SimNode
+from tests.sim.story import NODE_LINK, Stage
+
+HOUR = 3600.0
+
+
+def three() -> tuple[Stage, SimNode, SimNode, SimNode]:
+    """A laptop that talks to a desk, and has met a third node earlier."""
+    stage = Stage(1)
+    stage.domain()
+    laptop = stage.node("laptop", stage.world.home(PORT_RESTRICTED))
+    desk = stage.node("desk", stage.world.home(PORT_RESTRICTED))
+    third = stage.node("third", stage.world.home(SYMMETRIC))
+    stage.all_up()
+    stage.first_answer(laptop, desk)
+    stage.first_answer(laptop, third)
+    stage.run(3.0)
+    return stage, laptop, desk, third
+
+
+def kill(stage: Stage, how: str) -> None:
+    """The coordinator is dead, a black hole, or answers what does not verify."""
+    dc = stage.domains["home.test"].dc
+    eth = dc.host.interfaces["eth0"]
+    if how == "killed":
+        dc.crash()
+    elif how == "black hole":
+        eth.up.up = eth.down.up = False
+    else:
+        network = eth.network
+
+        def mangle(packet: Packet) -> int | None:
+            if packet.data[:1] in (bytes((Kind.RESPONSE,)), bytes((Kind.CONTROL,))):
+                wrong = packet.data[:16] + bytes(len(packet.data) - 16)
+                network.forward(Packet(packet.source, packet.destination, wrong))
+            return 0
+
+        eth.up.script = mangle
+
+
+@pytest.mark.parametrize(
+    ("how", "hours"), [("killed", 24), ("black hole", 4), ("wrong answers", 4)]
+)
+def test_a_day_without_coordinator(how: str, hours: int) -> None:
+    stage, laptop, desk, third = three()
+    kill(stage, how)
+    stage.stream(laptop, desk, hours * 60, interval=60.0)
+    stage.run(hours / 2 * HOUR)
+    network, _ = stage.place(PORT_RESTRICTED)
+    laptop.host.detach("eth0")
+    laptop.host.attach("eth0", network, NODE_LINK)
+    stage.run(hours / 2 * HOUR + 5.0)
+    assert set(desk.inner.times("udp")) == set(range(hours * 60)), "the tunnel lives and moves"
+    assert stage.fresh_answer(laptop, third) <= 0.3, "met long ago, asleep since"
+    status = stage.status(laptop)
+    assert status["state"] == "degraded"
+    assert _age(status, "coordinator") == pytest.approx(hours * HOUR, abs=1.1 * HOUR)
+    laptop.restart()
+    stage.run(2.0)
+    assert stage.fresh_answer(laptop, third) <= 1.0, "from signed records on disk"
+    status = stage.status(laptop)
+    assert status["state"] == "degraded"
+    [record] = [p["record_age_s"] for p in status["peers"] if p["name"] == third.name]
+    assert record == pytest.approx(hours * HOUR, abs=1.1 * HOUR)
+    assert status["coordinator"]["record_age_s"] == pytest.approx(hours * HOUR, abs=1.1 * HOUR)
+
+
+def _age(status: dict[str, Any], what: str) -> float:
+    return float(status[what]["last_seen_s"])
