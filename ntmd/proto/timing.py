@@ -156,7 +156,7 @@ REHEARSAL_LONGEST = 60.0  # a self-test, not a way to switch a link off
 REHEARSAL_PEERS = 32  # so many tunnels at most take part, the busiest first
 
 # ------------------------------------------------------------------ data plane
-TUN_MTU = 1400  # fits PPPoE, 464XLAT and DS-Lite whole: docs/decisions/0030-tun-mtu.md
+TUN_MTU = 1400  # fits PPPoE, 464XLAT and DS-Lite whole: docs/decisions/0031-tun-mtu.md
 DATAGRAM_MAX = 1500
 PARKED_PACKETS = 64  # per address
 PARKED_PER_ADDRESS = 1 << 18  # bytes: four super-packets of 64 KiB
