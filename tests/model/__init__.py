@@ -1,0 +1,1 @@
+"""Random histories of transitions against a reference model; see ``python -m tests.model -h``."""
