@@ -23,6 +23,7 @@ from tests.survival.talker import INTERVALS
 
 WARM = 1.5  # seconds in which all programs run before something happens
 LEAST, STEADY = 4.0, 1.5  # seconds watched afterwards: at least; calm
+WORD = 5.0  # seconds that a word over the idle connection may take at least
 SPEAKS = 0.5  # seconds after the event until the desk speaks, where all was idle
 CALL = (-1.5, 3.5)  # the part of the call that is scored, around the event
 Row = dict[str, Any]
@@ -86,6 +87,11 @@ def watch(steady: Callable[[float], bool], since: float) -> float:
     return time.monotonic()
 
 
+def left(end: float, event: Event) -> float:
+    """Seconds for which an idle connection may still be asked, after the others were watched."""
+    return max(WORD, PATIENCE - (end - event.start))
+
+
 def _all(ground: Ground, product: Product, scenario: Scenario) -> tuple[Row, Event]:
     """Every program at once, both ends send."""
     programs = Everything(
@@ -97,7 +103,7 @@ def _all(ground: Ground, product: Product, scenario: Scenario) -> tuple[Row, Eve
         time.sleep(WARM)
         event = scenario.act(ground, product)
         end = watch(programs.steady, time.monotonic())
-        found = programs.judge(event.start, end, event.offline, PATIENCE)
+        found = programs.judge(event.start, end, event.offline, left(end, event))
         noted = programs.talkers.finish()
         return {**found, **flows(noted, event, end)}, event
     finally:
@@ -155,7 +161,7 @@ def _idle(ground: Ground, product: Product, scenario: Scenario) -> tuple[Row, Ev
     talkers.tell("desk", "udp")
     end = watch(lambda since: _live(talkers.last("desk")[0], since), time.monotonic())
     try:
-        answer: float | None = idle.speak("after", PATIENCE)
+        answer: float | None = idle.speak("after", left(end, event))
     except (OSError, TimeoutError):
         answer = None
     noted = talkers.finish()
