@@ -43,7 +43,10 @@ SAMPLES: dict[str, list[Any]] = {
     "Unsupported": [17, 70],
     "MoveReport": [19, True, 65_536, 1_200, 127, 0],
     "Done": [18, 4_294_967_295, 6, 1500, "too many calls: warte 1,5 s – später"],
-    "Register": [30, 1, CANDIDATES, NAT, 29, "rs1.home.test", 600],
+    "Register": [
+        30, 1, CANDIDATES, NAT, 29, "rs1.home.test", 600,
+        [["rs1.home.test", 9], ["rs2.home.test", 300]],
+    ],
     "Registered": [
         31, 1, 0, 0, 1_767_225_600_000, bytes(range(16)), RECORD, CERTIFICATE, V4, [V4, V6],
         [RELAY], 20, ["home.test", "lab.test"], "", [V4],
@@ -66,6 +69,7 @@ SAMPLES: dict[str, list[Any]] = {
     "LegMove": [64, 9, 17, 2, 2000],
     "LegMoved": [65, 9, 17, None, [[1, 2], [4_000_000_000, 255]]],
     "LegClose": [66, 10, ID],
+    "Draining": [67, 11, True],
 }  # fmt: skip
 
 
