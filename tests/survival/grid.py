@@ -45,9 +45,9 @@ KINDS = {
 }
 BLOCKED = """
 table inet udpblocked {
-  chain pass { type filter hook forward priority -10;
-    meta l4proto udp drop
-    tcp dport != { 443, 8443 } tcp sport != { 443, 8443 } drop
+  chain pass { type filter hook forward priority -10; policy drop;
+    tcp dport 443 accept
+    tcp sport 443 accept
   }
 }
 """
@@ -218,7 +218,7 @@ WORDS = [
     "outer port towards that one is not known before its first datagram arrives.",
     "The kinds are nftables rules, proved by a prober that knows nothing of ntmd",
     "(`tests/e2e/test_nats.py`); the carrier's NAT and the one behind it are port-restricted.",
-    "UDP blocked: all UDP is dropped, and all TCP but 443 and 8443.",
+    "UDP blocked: all is dropped but TCP to and from port 443.",
 ]
 
 
