@@ -109,7 +109,7 @@ class Announcer:
         self._journal.heard(tunnel, now)
         if tunnel.move_seq != seq:
             return
-        self._owed.pop(tunnel.number, None)
+        owed = self._owed.pop(tunnel.number, None)
         sending = tunnel.paths.sending
         if not proof.path.relayed or proof.path in sending:
             if not proof.path.relayed:
@@ -118,6 +118,8 @@ class Announcer:
                 self._tunnels.switch(tunnel, (proof.path,))
                 self._journal.arrived(tunnel, self._steering.describe(proof.path))
         self._steering.on_proof(tunnel, proof, now)
+        if owed is not None and (owed[2] or owed[1] == MoveCause.PATH_SILENT):
+            self._tunnels.resend(tunnel, proof.answer.seen)
 
     def _unanswered(self, tunnel: Tunnel, way: Path, now: float) -> None:
         """A whole ladder on one way came to nothing."""

@@ -58,6 +58,7 @@ class _Watch:
     since: float | None = None  # of the suspicion
     primary: Path | None = None
     answered: dict[Path, float] = field(default_factory=dict)
+    report: SeenCounters | None = None  # of the last answer: what had arrived at the peer
     links: dict[int, float] = field(default_factory=dict)  # other sockets on which a server answers
 
 
@@ -316,12 +317,14 @@ class Doubt:
         watch = self._watch(tunnel)
         if watch.since is None and tunnel.doubted is None:
             return False
+        watch.report = proof.answer.seen
         if proof.path == tunnel.paths.primary:
             tunnel.unanswered = None
             self._over(tunnel, watch)
             if tunnel.doubted is not None:
                 tunnel.doubted = None
                 self._tunnels.switch(tunnel, (proof.path,))
+                self._tunnels.resend(tunnel, proof.answer.seen)
             return True
         watch.answered[proof.path] = now
         if tunnel.doubted is not None and watch.since is not None:
@@ -359,6 +362,7 @@ class Doubt:
         self._common.timers.cancel(("doubt", tunnel.number))
         self._steering.carry(tunnel, path, now)
         self._tunnels.switch(tunnel, (path,))
+        self._tunnels.resend(tunnel, watch.report)
         if path.relayed:
             self._common.timers.set(
                 ("look", tunnel.number), now + LOOK_AGAIN, lambda at: self._look(tunnel, at)

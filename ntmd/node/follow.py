@@ -20,10 +20,11 @@ from ntmd.node.underlay import Underlay
 from ntmd.proto.events import MessageReceived
 from ntmd.proto.messages import Answer, Move, MoveCause, Probe
 from ntmd.proto.plane import PeerMoved
-from ntmd.proto.timing import IMPLICIT_MOVE_QUIET, REVERT_PAUSE, SILENCE_FLOOR
+from ntmd.proto.timing import AMPLIFICATION, IMPLICIT_MOVE_QUIET, REVERT_PAUSE, SILENCE_FLOOR
 from ntmd.proto.types import Path
 
 QUESTION_PAUSE = 2.0  # a second source is asked about at most this often, seconds
+MOVE_LEAST = 64  # bytes of a Move without its padding, at least
 EXPLICIT_PATIENCE = 3.0  # a listed candidate may take a NAT and some loss to answer, in silences
 
 
@@ -93,7 +94,10 @@ class Follow:
         self._journal.heard(tunnel, now)
         listed = self._directions.sift(move.candidates)
         if move.old_dead or not self._named(tunnel, move.path, now):
-            self._switch(tunnel, event.path, before, old_dead=move.old_dead, now=now)
+            size = MOVE_LEAST + len(move.padding)
+            self._switch(tunnel, event.path, before, old_dead=move.old_dead, size=size, now=now)
+        if move.old_dead or move.cause == MoveCause.PATH_SILENT:
+            self._tunnels.resend(tunnel, move.seen)
         self._steering.candidates_came(tunnel, listed, now)
         if isinstance(tunnel.state, Open):
             tunnel.busy_at = max(tunnel.busy_at, now - 60.0)
@@ -125,22 +129,36 @@ class Follow:
         self._common.timers.cancel(("follow", tunnel.number))
 
     def _switch(
-        self, tunnel: Tunnel, arrival: Path, before: Path | None, *, old_dead: bool, now: float
+        self,
+        tunnel: Tunnel,
+        arrival: Path,
+        before: Path | None,
+        *,
+        old_dead: bool,
+        size: int,
+        now: float,
     ) -> None:
         """Send to where the Move came from; and, until that is proven, one more way."""
         relay = self._steering.relay_way(tunnel)
         new = (relay or arrival) if arrival.relayed else arrival
-        spare = relay
+        paths = [new]
         if not old_dead and before is not None and self._underlay.is_open(before.socket):
-            spare = before
-        paths = (new,) if spare is None or spare == new else (new, spare)
-        self._tunnels.switch(tunnel, paths)
+            paths.append(before)
+        if relay is not None:
+            paths.append(relay)
         if new.relayed:
             self._pending.pop(tunnel.number, None)
-            self._tunnels.switch(tunnel, (new,) if old_dead else paths)
+            self._tunnels.switch(tunnel, (new,) if old_dead else tuple(dict.fromkeys(paths)))
             return
+        self._limit(tunnel, new, size)
+        self._tunnels.switch(tunnel, tuple(dict.fromkeys(paths)))
         previous = None if old_dead else before
         self._begin(tunnel, _Following(new, previous, implicit=False), now)
+
+    def _limit(self, tunnel: Tunnel, path: Path, size: int) -> None:
+        """Not proven: three times what came from there may leave towards it (rule C6)."""
+        if not tunnel.paths.is_proven(path):
+            tunnel.paths.allowances.setdefault(path, AMPLIFICATION * size)
 
     def _begin(self, tunnel: Tunnel, following: _Following, now: float) -> None:
         self._pending[tunnel.number] = following
@@ -183,7 +201,10 @@ class Follow:
             decision="send to both until one of them answers",
             told=False,
         )
-        self._tunnels.switch(tunnel, (new, primary))
+        self._limit(tunnel, new, event.length)
+        relay = self._steering.relay_way(tunnel)
+        ways = (new, primary) if relay is None else (new, primary, relay)
+        self._tunnels.switch(tunnel, ways)
         following = _Following(new, primary, implicit=True)
         tunnel.paths.disprove(primary)
         self._begin(tunnel, following, now)

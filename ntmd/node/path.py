@@ -14,6 +14,7 @@ from ntmd.proto.types import Endpoint, Path
 
 RTT_UNKNOWN = 0.1  # assumed where nothing was measured yet, seconds
 TRIED_KEPT = 32  # paths of which is remembered when they were tried
+PATHS_AT_ONCE = 3  # a new way, the one before it, and the relay leg (rule C6)
 IDS_KEPT = 32  # arrivals whose path id at the peer is remembered
 
 Key = Callable[[Path], tuple[int, ...]]
@@ -49,6 +50,7 @@ class PathBook:
 
     proven: dict[Path, Proven] = field(default_factory=dict)
     sending: tuple[Path, ...] = ()
+    allowances: dict[Path, int] = field(default_factory=dict)  # bytes, of ways not proven yet
     relayed: dict[int, Proven] = field(default_factory=dict)  # the relay leg, by own socket
     since: float = 0.0
     ids: dict[Path, int] = field(default_factory=dict)
@@ -63,7 +65,7 @@ class PathBook:
 
     def send_on(self, paths: tuple[Path, ...], now: float) -> None:
         """Send on these from now on, the first being the primary."""
-        before, self.sending = self.primary, paths[:2]
+        before, self.sending = self.primary, paths[:PATHS_AT_ONCE]
         after = self.primary
         if _place(before) != _place(after):
             self.since = now
@@ -74,6 +76,7 @@ class PathBook:
             before = self.relayed.get(path.socket)
             self.relayed[path.socket] = Proven(_smooth(before.rtt, rtt) if before else rtt, now)
             return
+        self.allowances.pop(path, None)
         known = self.proven.pop(path, None)
         self.proven[path] = Proven(_smooth(known.rtt, rtt) if known else rtt, now)
         while len(self.proven) > PATH_SET:
@@ -91,6 +94,7 @@ class PathBook:
     def disprove(self, path: Path) -> None:
         """A whole ladder on ``path`` went unanswered."""
         self.proven.pop(path, None)
+        self.allowances.pop(path, None)
 
     def learn_id(self, path: Path, number: int) -> None:
         """The peer's frame came on ``path`` from its own path ``number``."""
@@ -127,6 +131,7 @@ class PathBook:
     def lapse(self) -> None:
         """Idle for long: no direct path is trusted any more (rule S6)."""
         self.proven.clear()
+        self.allowances.clear()
 
     def drop_socket(self, socket: int) -> None:
         """An own socket is gone."""

@@ -17,6 +17,7 @@ from ntmd.proto.plane import (
     InstallTunnel,
     PlanePath,
     RemoveTunnel,
+    Resend,
     SwitchPath,
     TunnelActivity,
     TunnelEntry,
@@ -71,6 +72,7 @@ class Tunnel:
     heard_at: float = 0.0  # last authenticated control frame
     met: bool = False
     installed: bool = False
+    shown: tuple[PlanePath, ...] = ()  # what the plane was last told to send on
     psk_used: str = ""
     unanswered: float | None = None  # since when data leaves without anything coming back
     doubted: float | None = None  # since when the primary is in doubt
@@ -217,26 +219,37 @@ class Tunnels:
             takes_partial=bool(tunnel.capabilities & Capability.TAKES_PARTIAL),
         )
         tunnel.installed = True
+        tunnel.shown = entry.paths
         self._common.emit(InstallTunnel(entry))
+
+    def _for_plane(self, tunnel: Tunnel) -> tuple[PlanePath, ...]:
+        """What is sent on, with the limit of those that are not proven (rule C6)."""
+        allowed = tunnel.paths.allowances
+        return tuple(
+            replace(self._underlay.for_plane(path), allowance=allowed.get(path))
+            for path in tunnel.paths.sending
+        )
 
     def switch(self, tunnel: Tunnel, paths: tuple[Path, ...]) -> None:
         """Send on ``paths`` from now on; control frames follow the first."""
-        before = tunnel.paths.sending
         tunnel.paths.send_on(paths, self._common.now)
         if tunnel.handle is not None and paths:
             self._common.engine.set_primary(tunnel.handle, paths[0], tunnel.move_seq)
-        if before != tunnel.paths.sending:
-            self.refresh(tunnel)
+        self.refresh(tunnel)
 
     def refresh(self, tunnel: Tunnel) -> None:
-        """What is known of the paths in use has changed."""
-        if tunnel.installed:
-            paths = self._for_plane(tunnel)
-            self._common.emit(SwitchPath(tunnel.number, paths, self.sources(tunnel)))
+        """Tell the plane if what is sent on, or what is known of it, has changed."""
+        shown = self._for_plane(tunnel)
+        if tunnel.installed and shown != tunnel.shown:
+            tunnel.shown = shown
+            self._common.emit(SwitchPath(tunnel.number, shown, self.sources(tunnel)))
 
-    def _for_plane(self, tunnel: Tunnel) -> tuple[PlanePath, ...]:
-        """What is sent on, as the plane wants it."""
-        return tuple(self._underlay.for_plane(path) for path in tunnel.paths.sending)
+    def resend(self, tunnel: Tunnel, seen: SeenCounters | None) -> None:
+        """After an outage: what the peer's report shows missing leaves once more (rule S14)."""
+        for session in tunnel.sessions.values():
+            if seen is not None and session.slot_out == seen.slot and tunnel.installed:
+                number = session.data_out.session
+                self._common.emit(Resend(tunnel.number, number, seen.greatest, seen.bitmap))
 
     def remove(self, tunnel: Tunnel) -> None:
         """Take the tunnel out of the plane; its facts stay."""

@@ -435,3 +435,59 @@ def test_a_peer_that_doubted_the_old_path_takes_the_new_direct_one(outage: float
         assert primary is not None
         assert not primary.relayed, f"{one.name} stays on the relay"
     assert gap(laptop, at) <= 0.150
+
+
+def test_a_forged_source_of_a_move_gets_no_more_than_three_times_what_it_sent() -> None:
+    """Somebody sends the mover's Move on with a victim's address before it arrives (rule C6)."""
+    stage, laptop, desk = pair(desk_at="public v4")
+    internet = stage.world.internet
+    victim = Endpoint("198.18.77.78", 7777)
+    desk_host = desk.host.interfaces["eth0"].addresses[4]
+    forged: list[int] = []
+    struck: list[int] = []
+
+    class Victim:
+        def arrive(self, packet: Packet) -> None:
+            struck.append(packet.size)
+
+    internet.join(victim.host, Victim())
+
+    def tap(packet: Packet) -> bool | None:
+        home = laptop.host.interfaces["eth0"].network.gateway
+        assert home is not None
+        assert home.nat is not None
+        if packet.source.host != home.nat.address or packet.destination.host != desk_host:
+            return None
+        copy = Packet(victim, packet.destination, packet.data)
+        forged.append(copy.size)
+        desk.host.interfaces["eth0"].down.carry(copy, desk.host.deliver)
+        return False
+
+    for n in range(1500):
+        stage.world.clock.after(n * 0.002, lambda n=n: desk.inner.udp(laptop.address, n, 1200))  # type: ignore[misc]
+    stage.run(1.0)
+    at = move(stage, laptop, PORT_RESTRICTED)
+    internet.taps.append(tap)
+    stage.run(3.0)
+    assert forged
+    assert struck
+    assert sum(struck) <= 3 * sum(forged)
+    assert gap(laptop, at - 0.1) <= 0.150, "the relay leg carries meanwhile"
+
+
+def test_what_an_outage_ate_is_sent_once_more_when_it_ends() -> None:
+    """Rule S14: the newest packets of a slow flow arrive at once, and none arrives twice."""
+    stage, laptop, desk = pair()
+    stage.stream(desk, laptop, 60, 0.5)
+    stage.run(5.2)
+    laptop.host.detach("eth0")
+    stage.run(3.0)
+    network, _ = stage.place(PORT_RESTRICTED)
+    at = stage.world.clock.now
+    laptop.host.attach("wlan0", network, NODE_LINK)
+    stage.run(0.250)
+    late = [n for n, when in delivered(laptop).items() if when > at]
+    assert len(late) >= 4, "of the six that were sent into the void"
+    stage.run(25.0)
+    assert laptop.inner.copies("udp") == 0
+    assert laptop.plane.drops.get("in_replayed", 0) == 0
