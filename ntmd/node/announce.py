@@ -13,6 +13,7 @@ from ntmd.node.common import Common
 from ntmd.node.journal import Journal
 from ntmd.node.probing import Prober, Proof
 from ntmd.node.steering import Steering
+from ntmd.node.tunnel import Open
 from ntmd.node.tunnels import Tunnel, Tunnels
 from ntmd.node.underlay import Underlay
 from ntmd.proto.messages import Move, MoveCause
@@ -25,6 +26,7 @@ from ntmd.proto.timing import (
 from ntmd.proto.types import Endpoint, Path, Peer, path_id
 
 MOVE_HEADROOM = 180  # header, tag and the other fields of a Move, bytes
+MEET_AFTER = 0.2  # a Move unanswered for this long has the coordinator asked, seconds
 BURST = 2.0  # Moves within this time share one budget of bytes, seconds
 
 
@@ -40,10 +42,11 @@ class Announcer:
         steering: Steering,
         journal: Journal,
         reflexive: Callable[[], dict[int, Endpoint]],
+        ask: Callable[[Tunnel, float], None],
     ) -> None:
         self._common, self._underlay, self._prober = common, underlay, prober
         self._tunnels, self._steering, self._journal = tunnels, steering, journal
-        self._reflexive = reflexive
+        self._reflexive, self._ask = reflexive, ask
         self._owed: dict[int, tuple[int, MoveCause, bool]] = {}  # last Move, unanswered
         self._lost: dict[int, int] = {}  # ... and whose ladder over the relay is over: its seq
         self._spent = 0
@@ -53,7 +56,11 @@ class Announcer:
         self, tunnel: Tunnel, ways: list[Path], cause: MoveCause, old_dead: bool, now: float
     ) -> None:
         """Send the Move of the tunnel's present seq, on every way."""
-        self._owed[tunnel.number] = (tunnel.move_seq, cause, old_dead)
+        seq = tunnel.move_seq
+        self._owed[tunnel.number] = (seq, cause, old_dead)
+        self._common.timers.set(
+            ("meet", tunnel.number), now + MEET_AFTER, lambda at: self._meet(tunnel, seq, at)
+        )
         for way in ways:
             self._send(tunnel, way, cause, old_dead, now)
 
@@ -90,6 +97,13 @@ class Announcer:
         self._spent += size
         return bytes(max(0, size - MOVE_HEADROOM))
 
+    def _meet(self, tunnel: Tunnel, seq: int, now: float) -> None:
+        """No answer on any way: the peer has moved too and the relay is gone, perhaps. The
+        coordinator knows where both are."""
+        owed = self._owed.get(tunnel.number)
+        if owed is not None and owed[0] == seq and isinstance(tunnel.state, Open):
+            self._ask(tunnel, now)
+
     def leg_changed(self, peer: Peer, now: float) -> None:
         """A leg came (back) after the Move had gone nowhere: the peer still has to be told."""
         tunnel = self._tunnels.by_key.get(peer.key)
@@ -115,11 +129,27 @@ class Announcer:
             if not proof.path.relayed:
                 tunnel.paths.prove(proof.path, proof.rtt, now)
             if len(sending) > 1 and (not proof.path.relayed or sending[0] == proof.path):
-                self._tunnels.switch(tunnel, (proof.path,))
-                self._journal.arrived(tunnel, self._steering.describe(proof.path))
+                self._settle(tunnel, proof.path)
+            elif len(sending) > 1:
+                self._second_leg(tunnel, proof.path, seq, now)
         self._steering.on_proof(tunnel, proof, now)
         if owed is not None and (owed[2] or owed[1] == MoveCause.PATH_SILENT):
             self._tunnels.resend(tunnel, proof.answer.seen)
+
+    def _settle(self, tunnel: Tunnel, path: Path) -> None:
+        self._tunnels.switch(tunnel, (path,))
+        self._journal.arrived(tunnel, self._steering.describe(path))
+
+    def _second_leg(self, tunnel: Tunnel, path: Path, seq: int, now: float) -> None:
+        """The leg at the second relay answers first: it carries, beside the others for a moment."""
+        rest = tuple(p for p in tunnel.paths.sending if p != path)
+        self._tunnels.switch(tunnel, (path, *rest))
+
+        def alone(_: float) -> None:
+            if tunnel.move_seq == seq and tunnel.paths.primary == path:
+                self._settle(tunnel, path)
+
+        self._common.timers.set(("meet", tunnel.number), now + MEET_AFTER, alone)
 
     def _unanswered(self, tunnel: Tunnel, way: Path, now: float) -> None:
         """A whole ladder on one way came to nothing."""

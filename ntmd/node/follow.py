@@ -148,7 +148,10 @@ class Follow:
             paths.append(relay)
         if new.relayed:
             self._pending.pop(tunnel.number, None)
-            self._tunnels.switch(tunnel, (new,) if old_dead else tuple(dict.fromkeys(paths)))
+            legs = (new,) if arrival == new else (new, arrival)
+            for leg in legs[1:]:  # which of two relays is there still?
+                self._steering.challenge(tunnel, leg, now, "follow")
+            self._tunnels.switch(tunnel, legs if old_dead else tuple(dict.fromkeys(paths)))
             return
         self._limit(tunnel, new, size)
         self._tunnels.switch(tunnel, tuple(dict.fromkeys(paths)))
@@ -270,7 +273,7 @@ class Follow:
         sending = tunnel.paths.sending
         if len(sending) < 2 or tunnel.doubted is not None or not sending[0].relayed:
             return
-        if not proof.path.relayed:
+        if not proof.path.relayed or (proof.path in sending and all(p.relayed for p in sending)):
             self._done(tunnel, proof.path)
 
     def _done(self, tunnel: Tunnel, path: Path) -> None:

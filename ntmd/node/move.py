@@ -19,7 +19,7 @@ from ntmd.node.relays import Relays
 from ntmd.node.shift import REKEY_AFTER_MOVE, Shift
 from ntmd.node.steering import Steering
 from ntmd.node.tunnel import Calling, Open, Waking
-from ntmd.node.tunnels import Tunnel, Tunnels
+from ntmd.node.tunnels import PATHS_AT_ONCE, Tunnel, Tunnels
 from ntmd.node.underlay import OwnSocket, Underlay
 from ntmd.proto.messages import MoveCause
 from ntmd.proto.types import Path
@@ -193,7 +193,7 @@ class Moves:
             decision=f"tell the peer on {len(ways)} ways, send on "
             + " and ".join(self._steering.describe(way) for way in ways[:2]),
         )
-        self._tunnels.switch(tunnel, tuple(ways[:2]))
+        self._tunnels.switch(tunnel, tuple(ways[:PATHS_AT_ONCE]))
         self._announcer.send(tunnel, ways, self._cause[0], True, now)
         self._journal.sent(tunnel, now)
         if isinstance(tunnel.state, Open):

@@ -147,6 +147,7 @@ class Parts:
             self.steering,
             self.journal,
             self._reflexive,
+            lambda tunnel, now: self.directions.ask(tunnel.peer.name, b"", now),
         )
         self.shift = Shift(
             common,

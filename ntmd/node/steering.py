@@ -310,7 +310,7 @@ class Steering:
 
     def forget(self, tunnel: Tunnel) -> None:
         """The association ended."""
-        for name in ("idle", "candidates", "follow"):
+        for name in ("idle", "candidates", "follow", "meet"):
             self._common.timers.cancel((name, tunnel.number))
         self.doubts.forget(tunnel)
         if tunnel.handle is not None:
