@@ -13,13 +13,14 @@ from ntmd.node.announce import Announcer
 from ntmd.node.common import Common
 from ntmd.node.inputs import NetworkChanged
 from ntmd.node.journal import Journal
+from ntmd.node.path import PATHS_AT_ONCE
 from ntmd.node.probing import Prober
 from ntmd.node.registration import Registration
 from ntmd.node.relays import Relays
 from ntmd.node.shift import REKEY_AFTER_MOVE, Shift
 from ntmd.node.steering import Steering
 from ntmd.node.tunnel import Calling, Open, Waking
-from ntmd.node.tunnels import PATHS_AT_ONCE, Tunnel, Tunnels
+from ntmd.node.tunnels import Tunnel, Tunnels
 from ntmd.node.underlay import OwnSocket, Underlay
 from ntmd.proto.messages import MoveCause
 from ntmd.proto.types import Path
