@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.e2e.programs import Download
 DESK = "desk.home.test"
 SIZE = 24_000_000
 STALL = 2.0  # seconds that bulk may stand still
+PACE = "qdisc add dev eth0 root tbf rate 24mbit burst 64kb latency 50ms"
 NO_ICMP = "add table inet quiet; add chain inet quiet out { type filter hook output priority 0; }; "
 NO_ICMP += "add rule inet quiet out icmp type destination-unreachable drop"
 
@@ -38,7 +40,9 @@ def test_a_download_goes_on_when_the_path_shrinks_and_nobody_says_so(
     laptop, desk = town.join(("laptop", line), ("desk", town.lab.nat()))
     laptop.ping(DESK, "-c1", "-W5")
     wait_for(lambda: laptop.path_kind(DESK) == "direct", 10)
-    download = Download(desk.host, laptop.host, tmp_path, DESK, SIZE, "3M")
+    # the line sets the pace: a limit of curl's own would be a standstill of its own
+    desk.host.run("tc", *shlex.split(PACE))
+    download = Download(desk.host, laptop.host, tmp_path, DESK, SIZE, "1G")
     wait_for(lambda: desk.peer("laptop.home.test")["path"]["mtu"] == 1500, 10)
     wait_for(lambda: size_of(download.copy) > 3_000_000, 10)
     narrow(line, 1280)
