@@ -7,6 +7,7 @@ protocols speak UDP to port 5351 of the default gateway. Only the MAP of one UDP
 from __future__ import annotations
 
 import ipaddress
+import json
 import struct
 from dataclasses import dataclass
 
@@ -111,13 +112,26 @@ def pmp_answer(data: bytes, port: int, outside: str) -> Granted | None:
     return _granted(ipaddress.IPv4Address(outside), outside_port, lifetime)
 
 
+def upnp_answer(said: bytes) -> Granted:
+    """What the UPnP helper printed; its words are the router's. Raises :class:`Refused`."""
+    try:
+        answer = json.loads(said)
+        if "why" in answer:
+            raise Refused(str(answer["why"])[:200])
+        address = ipaddress.IPv4Address(answer["host"])
+        port, lifetime = int(answer["port"]), int(answer["lifetime"])
+    except (ValueError, KeyError, TypeError):
+        raise Refused("no UPnP router gave an answer that can be") from None
+    return _granted(address, port, lifetime)
+
+
 def _check_pmp(data: bytes) -> None:
     result = int.from_bytes(data[2:4], "big")
     if result:
         raise Refused(f"NAT-PMP result {result}")
 
 
-def _granted(address: ipaddress.IPv4Address | None, port: int, lifetime: int) -> Granted | None:
-    if address is None or address.is_unspecified or not port:
+def _granted(address: ipaddress.IPv4Address | None, port: int, lifetime: int) -> Granted:
+    if address is None or address.is_unspecified or not 0 < port <= 0xFFFF:
         raise Refused("the router granted an endpoint that cannot be")
     return Granted(Endpoint(str(address), port), _lifetime(lifetime))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import socket
 import struct
@@ -24,7 +23,6 @@ from ntmd.platform import portmap
 from ntmd.platform.linux import dnswire
 from ntmd.platform.portmap import Granted, Refused
 from ntmd.proto import nat64
-from ntmd.proto.types import Endpoint
 from ntmd.runtime.journal import journal
 
 LADDER = (0.25, 0.5, 1.0)  # waits for a gateway's answer (RFC 6886 section 3.1), seconds
@@ -181,12 +179,10 @@ async def _upnp(wish: ScoutNetwork, lifetime: int) -> Granted | None:
     assert child.stdout is not None
     try:
         said = await asyncio.wait_for(child.stdout.read(IGD_OUTPUT), IGD_PATIENCE)
-        answer = json.loads(said or b"{}")
-        if "host" not in answer:
-            raise Refused(str(answer.get("why", "no UPnP router answers"))[:200])
-        return Granted(Endpoint(str(answer["host"]), int(answer["port"])), int(answer["lifetime"]))
-    except (ValueError, KeyError, TypeError, TimeoutError):
+    except TimeoutError:
         raise Refused("the UPnP helper gave no answer") from None
+    else:
+        return portmap.upnp_answer(said)
     finally:
         with contextlib.suppress(ProcessLookupError):
             child.kill()

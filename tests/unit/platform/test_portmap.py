@@ -102,3 +102,30 @@ def test_any_bytes_are_refused_or_passed_over(data: bytes, kind: int) -> None:
             read()
         except Refused:
             pass
+
+
+def test_upnp_answer() -> None:
+    said = b'{"host": "203.0.113.9", "port": 50000, "lifetime": 3600}'
+    assert portmap.upnp_answer(said) == GRANTED
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"\xff",
+        b"[]",
+        b"7",
+        b'{"why": "no UPnP device answers"}',
+        b'{"host": "router.lan", "port": 50000, "lifetime": 3600}',  # it says what it likes
+        b'{"host": "", "port": 50000, "lifetime": 3600}',
+        b'{"host": "2001:db8::1", "port": 50000, "lifetime": 3600}',
+        b'{"host": "0.0.0.0", "port": 50000, "lifetime": 3600}',
+        b'{"host": "203.0.113.9", "port": 70000, "lifetime": 3600}',
+        b'{"host": "203.0.113.9", "port": -1, "lifetime": 3600}',
+        b'{"host": "203.0.113.9", "port": null, "lifetime": 3600}',
+    ],
+)
+def test_upnp_answers_that_cannot_be(said: bytes) -> None:
+    with pytest.raises(Refused):
+        portmap.upnp_answer(said)
