@@ -53,7 +53,7 @@ def test_a_download_goes_on_when_the_path_shrinks_and_nobody_says_so(
             size = now
             grown.append(time.monotonic())
         time.sleep(0.02)
-    assert size > SIZE // 2
+    assert size > SIZE // 3  # 3 MB before, and what the line gives in at least three seconds
     assert max(later - sooner for sooner, later in pairwise(grown)) <= STALL
     assert desk.peer("laptop.home.test")["path"]["mtu"] == 1280
     same, said = download.finish(30)
