@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from ntmd.node.candidates import acceptable, merge
 from ntmd.node.common import Common
+from ntmd.node.grants import renewed
 from ntmd.node.relays import Relays
 from ntmd.node.requests import Requests
 from ntmd.node.routes import verify
@@ -140,7 +141,9 @@ class Directions:
         tunnel.capabilities = found.record.capabilities
         tunnel.home_relay = route.home_relay
         tunnel.relay_only = route.relay_only
-        tunnel.grants = route.grants
+        known = self._common.memory.by_key(found.peer.key)
+        held = tunnel.grants or (known.grants if known is not None else ())
+        tunnel.grants = renewed(held, route.grants, self._common.clock(now))
         tunnel.direction = Psk(PskKind.DIRECTION, route.psk_id, route.psk)
         tunnel.direction_until = now + PSK_DIRECTION_LIFETIME
         relays = tuple(grant.relay.name for grant in route.grants)

@@ -7,7 +7,7 @@ does not parse is reported and left alone; it never stops the node from starting
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ntmd.proto.errors import ProtocolError
@@ -117,12 +117,6 @@ class Memory:
         """Forget a peer altogether."""
         if self.peers.pop(name, None) is not None:
             self._emit(Store(PEER + name, None))
-
-    def spend_grant(self, name: str, grants: tuple[RelayGrant, ...]) -> None:
-        """Replace the relay grants kept for a peer."""
-        peer = self.peers.get(name)
-        if peer is not None:
-            self.keep_peer(replace(peer, grants=grants))
 
     def keep_self(
         self, address: bytes, record: bytes, dc_sign: bytes, domains: tuple[str, ...]

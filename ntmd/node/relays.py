@@ -48,7 +48,6 @@ class Leg:
     grant_id: bytes
     peer: Peer
     delivery: int
-    issued_ms: int
     leg: int = 0
     opening: bool = False
     dead: bool = False  # the peer answered by another relay, but not over this leg
@@ -264,9 +263,8 @@ class Relays:
                 continue
             leg = relay.legs.get(grant.grant_id)
             if leg is None:
-                self._replace_older(relay, peer, now)
                 delivery = self._common.engine.draw_index(now)
-                leg = Leg(item.grant, grant.grant_id, peer, delivery, grant.issued_ms)
+                leg = Leg(item.grant, grant.grant_id, peer, delivery)
                 relay.legs[grant.grant_id] = leg
             leg.grant = item.grant
             if relay.uplink.up:
@@ -278,12 +276,6 @@ class Relays:
         """Be reachable for a peer of an earlier life of this node: legs at home relays only."""
         homes = [name for name, relay in self.by_name.items() if relay.home]
         self.want(tuple(each for each in grants if each.relay.name in homes), peer, now)
-
-    def _replace_older(self, relay: Relay, peer: Peer, now: float) -> None:
-        """A new grant for a pair takes the place of the older one once it is open."""
-        old = [leg for leg in relay.legs.values() if leg.peer.key == peer.key and not leg.leg]
-        for leg in old:
-            self._forget(relay, leg, now)
 
     def _open(self, relay: Relay, leg: Leg, now: float) -> None:
         handle = relay.uplink.handle
@@ -307,7 +299,6 @@ class Relays:
                 if relay.uplink.saw(path.socket, reply.observed, now) and before is not None:
                     relay.uplink.announce_again(now)  # a rebound NAT, noticed here first
             self._deliver(relay, leg)
-            self._close_superseded(relay, leg, now)
             self._leg_changed(leg.peer, now)
         elif isinstance(reply, LegOpened) and reply.status in (Status.TRY_AGAIN, Status.TOO_MANY):
             pause = max(reply.retry_after_ms / 1000, RETRY)
@@ -321,17 +312,6 @@ class Relays:
             self._common.tell("warning", "leg refused", relay=relay.info.name, text=text)
             self._forget(relay, leg, now)
 
-    def _close_superseded(self, relay: Relay, leg: Leg, now: float) -> None:
-        """Both ends must keep the same leg: the one of the later grant, whichever opened last."""
-        for other in list(relay.legs.values()):
-            older = (other.issued_ms, other.grant_id) < (leg.issued_ms, leg.grant_id)
-            if older and other.peer.key == leg.peer.key:
-                handle = relay.uplink.handle
-                if handle is not None:
-                    request = LegClose(0, other.grant_id)
-                    self._requests.ask(handle, request, now, lambda *_: None)
-                self._forget(relay, other, now)
-
     def _forget(self, relay: Relay, leg: Leg, now: float) -> None:
         relay.legs.pop(leg.grant_id, None)
         self._common.engine.drop_delivery(leg.delivery, now)
@@ -342,7 +322,13 @@ class Relays:
         for relay in self.by_name.values():
             for leg in list(relay.legs.values()):
                 if leg.peer.key == key:
-                    self._forget(relay, leg, now)
+                    self._close(relay, leg, now)
+
+    def _close(self, relay: Relay, leg: Leg, now: float) -> None:
+        if relay.uplink.handle is not None and leg.leg:
+            request = LegClose(0, leg.grant_id)
+            self._requests.ask(relay.uplink.handle, request, now, lambda *_: None)
+        self._forget(relay, leg, now)
 
     # -------------------------------------------------------------- use
 

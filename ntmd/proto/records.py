@@ -234,6 +234,16 @@ def parse_grant(data: bytes) -> Grant:
     return Grant(version, relay, grant_id, node_a, node_b, issued * 1000, expires * 1000, *rest)
 
 
+def pair_grant_id(rs_key_hash: bytes, node_a_hash: bytes, node_b_hash: bytes) -> bytes:
+    """The grant id (16 bytes) of a pair at a relay: the same in every grant that renews it.
+
+    Thus an end that missed a renewal, or a coordinator that restarted, still means the same leg.
+    Arguments are SHA-256 of X25519 keys; the order of the two nodes does not matter.
+    """
+    first, second = sorted((node_a_hash, node_b_hash))
+    return sha256(b"ntm grant id 1" + rs_key_hash + first + second)[:16]
+
+
 def sign_grant(
     dc_sign_private: bytes,
     platform_id: bytes,

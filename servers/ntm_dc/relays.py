@@ -1,7 +1,7 @@
 """The domain's relays: registration, choice by round trips and load, grants (rule C5).
 
-A grant for one pair at one relay is made once a day and the same bytes are handed out until then,
-so that asking again does not make the relay keep a second pair of legs.
+A grant for one pair at one relay is made once a day and the same bytes are handed out until then;
+its id stays the same for ever, so that both ends open the same leg whichever grant they hold.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ntmd.proto.certs import Leaf, parse_leaf
 from ntmd.proto.crypto import sha256
 from ntmd.proto.errors import ProtocolError
 from ntmd.proto.io import Store
-from ntmd.proto.records import sign_grant
+from ntmd.proto.records import pair_grant_id, sign_grant
 from ntmd.proto.types import Endpoint, Path, Peer, Role
 
 LEASE = 60
@@ -170,12 +170,12 @@ class Relays:
         made, data = self._grants.pop(place, (-1e18, b""))
         if now - made >= timing.GRANT_RENEW:
             common, issued = self._common, self._common.platform_ms(now)
-            made = now
+            made, at = now, sha256(relay.leaf.key)
             data = sign_grant(
                 common.sign_private,
                 common.platform_id,
-                rs_key_hash=sha256(relay.leaf.key),
-                grant_id=common.random(16),
+                rs_key_hash=at,
+                grant_id=pair_grant_id(at, first, second),
                 node_a_hash=first,
                 node_b_hash=second,
                 issued_ms=issued,

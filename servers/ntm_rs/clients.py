@@ -166,7 +166,8 @@ class Clients:
             )
             self._table.add(leg)
         leg.delivery = request.delivery_index
-        leg.expires = now + (grant.expires_ms - self._platform_ms(now)) / 1000
+        until = now + (grant.expires_ms - self._platform_ms(now)) / 1000
+        leg.expires = max(leg.expires, until)  # an older grant may come after its renewal
         leg.rate = grant.kbit_s * 125
         leg.open, leg.closes = True, None
         self.counters["legs_opened"] += 1

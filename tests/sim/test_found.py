@@ -110,6 +110,41 @@ def test_a_dead_relay_is_found_out_although_every_doubt_announces_anew() -> None
     assert not two.core.relays.by_name[domain.rs.label].uplink.up
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_direction_that_only_one_end_got_does_not_part_the_pair(elsewhere: bool) -> None:
+    """Nobody is left to ask when both restart: they must still hold a leg in common.
+
+    ``elsewhere``: the newer direction names another relay than the older one, and that one is gone
+    afterwards.
+    """
+    stage, one, two, _ = pair(SYMMETRIC, PORT_RESTRICTED)
+    stage.run(5.0)
+    domain = stage.domains["home.test"]
+    other = stage.relay("rs2") if elsewhere else None
+    domain.dc.restart()
+    if other is not None:
+        domain.rs.crash()
+        stage.run(120.0)
+    stage.run(5.0)
+    coordinator = domain.dc.host.interfaces["eth0"].addresses[4]
+    down = one.host.interfaces["eth0"].down
+    down.script = lambda packet: 0 if packet.source.host == coordinator else None
+    before = two.core.tunnels.all()[0].directed
+    one.core.calls.directions.ask(two.name, b"", one.host.now)
+    one.post(one.host.network_state())
+    stage.run(5.0)
+    assert two.core.tunnels.all()[0].directed is not before
+    domain.dc.crash()
+    if other is not None:
+        domain.rs.start()
+        other.crash()
+    down.script = None
+    both_carry(stage, one, two, 4.0)
+    one.restart()
+    two.restart()
+    both_carry(stage, one, two, 4.0)
+
+
 def test_a_leg_move_of_an_older_association_does_not_hold_up_the_next_ones() -> None:
     """It waits in the queue while the relay restarts, and reaches it under the new session."""
     stage, one, two, _ = pair(SYMMETRIC, PORT_RESTRICTED)

@@ -13,7 +13,7 @@ from ntmd.proto.certs import parse_leaf
 from ntmd.proto.crypto import ed25519_public, sha256
 from ntmd.proto.events import PeerClosed
 from ntmd.proto.io import DatagramReceived, SendDatagram, UserAsked
-from ntmd.proto.records import check_grant, check_record, signer_id
+from ntmd.proto.records import Grant, check_grant, check_record, parse_grant, signer_id
 from ntmd.proto.types import Endpoint, Path, Role
 from tests.unit.servers.dc_ground import Ground, Station
 
@@ -199,6 +199,29 @@ def test_grants_hold_for_the_pair_at_the_home_relay() -> None:
     again = laptop.ask(m.DirectionRequest(0, "desk.home.test"))
     assert again.route.grants == reply.route.grants
     assert again.route.psk != reply.route.psk
+
+
+def test_a_pair_keeps_its_grant_id_over_renewals_and_restarts() -> None:
+    """An end that missed the renewed grant still holds the leg that the other end opens."""
+    ground = Ground()
+    laptop, desk = pair(ground)
+    dc = ground.boxes[0]
+
+    def granted() -> Grant:
+        reply = laptop.ask(m.DirectionRequest(0, "desk.home.test"))
+        return parse_grant(reply.route.grants[0].grant)
+
+    first = granted()
+    relays = dc.core.relays
+    relay = relays.live(ground.now)[0]
+    later = relays.grant(relay, desk.key, laptop.key, ground.now + 86_401).grant
+    assert parse_grant(later).grant_id == first.grant_id
+    assert parse_grant(later).issued_ms > first.issued_ms
+    dc.start()
+    anew = dc.core.relays.grant(relay, laptop.key, desk.key, ground.now).grant
+    assert parse_grant(anew).grant_id == first.grant_id
+    other = relays.grant(relay, laptop.key, bytes(32), ground.now).grant
+    assert parse_grant(other).grant_id != first.grant_id
 
 
 def test_the_less_busy_relay_becomes_home() -> None:
