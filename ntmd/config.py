@@ -49,6 +49,9 @@ class Settings:
     portmap: str = "auto"
     """Whether home routers are asked for a port mapping (PCP, NAT-PMP, UPnP): auto or off."""
 
+    metered: tuple[str, ...] = ()
+    """Interfaces that cost by the byte: used only while no other one works."""
+
     verbosity: int = 0
     """How much is logged: -1 warnings only, 0 what a user notices, 1 everything."""
 
@@ -89,6 +92,8 @@ class Settings:
         given = []
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
+            if isinstance(value, tuple):
+                value = ",".join(value)
             if value not in (None, "") and field.name not in INHERITED:
                 given.append(f"--{field.name}={value}")
         return given
@@ -134,6 +139,14 @@ def _interface(text: Any) -> str:
     return name
 
 
+def _interfaces(value: Any) -> tuple[str, ...]:
+    """A list of names, or one text with commas between them."""
+    if not isinstance(value, str | list | tuple):
+        raise TypeError("a list of interface names is needed")
+    names = value.split(",") if isinstance(value, str) else value
+    return tuple(dict.fromkeys(_interface(name) for name in names if name != ""))
+
+
 def _choice(*choices: str) -> Callable[[Any], str]:
     def check(text: Any) -> str:
         if text not in choices:
@@ -150,6 +163,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "plane": _choice(*PLANES),
     "dns": _choice(*DNS_MODES),
     "portmap": _choice(*PORTMAP_MODES),
+    "metered": _interfaces,
     "verbosity": _verbosity,
     "trace": _path,
     "keylog": _path,

@@ -175,6 +175,7 @@ class Daemon:
             interface=self.settings.interface,
             port=self.settings.port,
             rekey_after=float(self.settings.rekey),
+            metered=self.settings.metered,
             version=__version__,
         )
 

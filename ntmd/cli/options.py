@@ -35,6 +35,10 @@ OPTIONS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
         ("--portmap",),
         {"type": click.Choice(PORTMAP_MODES), "help": "Ask for open ports [auto]."},
     ),
+    (
+        ("--metered",),
+        {"metavar": "NAME[,NAME]", "help": "Links that cost by the byte, used last [none]."},
+    ),
     (("--port",), {"type": click.IntRange(0, 65535), "help": "UDP port, 0 is any [0]."}),
 ]
 

@@ -111,6 +111,7 @@ def _underlay(item: Answer) -> str:
         f"{item.get('reflexive') or DASH}, mapping {item.get('mapping', 'unknown')}, "
         f"filtering {item.get('filtering', 'unknown')}"
         + (", UDP blocked" if item.get("udp") == "blocked" else "")
+        + (", metered" if item.get("metered") else "")
         + ("" if item.get("usable", True) else " (not usable)")
     )
 

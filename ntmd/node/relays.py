@@ -369,7 +369,7 @@ class Relays:
     def duplicate(self, way: Path, now: float) -> None:
         """Ask the relay to send here too for a while what comes to this node (rule C7)."""
         relay = self.by_name.get(self.name_of(way))
-        if relay is None or relay.uplink.handle is None:
+        if relay is None or relay.uplink.handle is None or self._underlay.metered(way.socket):
             return
         request = LegMove(0, relay.uplink.seq, path_id(way.socket), int(DOUBT_SECONDS * 1000))
         here = way._replace(leg=0)

@@ -14,13 +14,15 @@ class NodeSettings:
 
     ``port`` is the UDP port of every own socket (0: any free one); ``mtu`` that of the TUN;
     ``rekey_after`` the age in seconds at which the initiator replaces a data key in use, at most
-    120 (rule C1); the other end follows at 150/120 of it.
+    120 (rule C1); the other end follows at 150/120 of it; ``metered`` are interfaces that cost by
+    the byte.
     """
 
     interface: str = "ntm0"
     port: int = 0
     mtu: int = TUN_MTU
     rekey_after: float = REKEY_AFTER
+    metered: tuple[str, ...] = ()
     plane: str = "python"
     version: str = "0.1.0"
 

@@ -97,6 +97,7 @@ class Status:
             "mapped_by": socket.mapped_by or None,
             "nat64": str(socket.nat64) if socket.nat64 else None,
             "usable": socket.local is not None,
+            "metered": self._underlay.metered(socket.number),
             "udp": self._udp(socket, seen is not None),
         }
 

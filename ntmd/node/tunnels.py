@@ -231,7 +231,9 @@ class Tunnels:
         )
 
     def switch(self, tunnel: Tunnel, paths: tuple[Path, ...]) -> None:
-        """Send on ``paths`` from now on; control frames follow the first."""
+        """Send on ``paths`` from now on; control frames follow the first. Nothing leaves twice over
+        a metered link (rule N8)."""
+        paths = paths[:1] + tuple(p for p in paths[1:] if not self._underlay.metered(p.socket))
         tunnel.paths.send_on(paths, self._common.now)
         if tunnel.handle is not None and paths:
             self._common.engine.set_primary(tunnel.handle, paths[0], tunnel.move_seq)

@@ -22,11 +22,9 @@ from ntmd.proto.types import Endpoint, Path, path_id
 REOPEN = 0.5  # a socket that could not be opened is tried again this much later, seconds
 MAX_SOCKETS = 8
 PAST_SOCKETS = 32  # closed sockets whose interface the journal can still name
-DEPRECATED, NO_GATEWAY, SILENT = (
-    500,
-    1000,
-    4000,
-)  # added to the rank of a socket that is a makeshift
+DEPRECATED, METERED, NO_GATEWAY, SILENT = 500, 700, 1000, 4000
+"""Added to the rank of a socket that is a makeshift. A metered link comes after every other one
+that works, and before what leads nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +174,7 @@ class Underlay:
                         return wanted
                     rank = place * 2 + (0 if gateway else NO_GATEWAY)
                     rank += DEPRECATED if deprecated else 0
+                    rank += METERED if interface.name in self._common.settings.metered else 0
                     network = Network(interface.name, interface.index, family, address, gateway)
                     wanted[network] = _Wish(rank, interface.mtu, deprecated)
         return wanted
@@ -279,6 +278,10 @@ class Underlay:
         else:
             del self._silent[number]
         return True
+
+    def metered(self, number: int) -> bool:
+        """Whether an own socket is on a link that costs by the byte."""
+        return self.interface(number) in self._common.settings.metered
 
     def same_link(self, one: int, other: int) -> bool:
         """Whether two own sockets are on one interface and address generation."""

@@ -54,10 +54,21 @@ def test_arguments_lead_to_the_same_settings(system: Path, state: Path) -> None:
     assert load(given, {"NTMD_PORT": "9"}) == settings
 
 
+def test_metered_interfaces_are_a_list_or_a_text_with_commas(system: Path, state: Path) -> None:
+    system.write_text('metered = ["wwan0", "usb0"]\n')
+    settings = load({"state": str(state)}, {})
+    assert settings.metered == ("wwan0", "usb0")
+    given = dict(item.removeprefix("--").split("=", 1) for item in settings.arguments())
+    assert load(given, {"NTMD_METERED": "eth9"}) == settings
+    assert load({}, {"NTMD_METERED": "eth9,"}).metered == ("eth9",)
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
         ("port", "x"),
+        ("metered", ["a/b"]),
+        ("metered", 7),
         ("port", "65536"),
         ("port", "-1"),
         ("dns", "maybe"),

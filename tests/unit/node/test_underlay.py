@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from ntmd.node.common import Common
 from ntmd.node.inputs import NetworkChanged, UnderlayAddress, UnderlayInterface
+from ntmd.node.settings import NodeSettings
 from ntmd.node.timers import Timers
 from ntmd.node.underlay import Underlay
 from ntmd.proto.plane import CloseSocket, OpenSocket, SocketFailed, SocketOpened
@@ -21,7 +22,7 @@ class Stand:
         self.wishes: list[Any] = []
         self.timers = Timers()
         common = SimpleNamespace(
-            settings=SimpleNamespace(interface="ntm0", port=0),
+            settings=NodeSettings(metered=("wwan0",)),
             virtual_network=lambda: ipaddress.IPv6Network("fd12:3456:789a::/48"),
             emit=self.wishes.append,
             tell=lambda *_, **__: None,
@@ -63,6 +64,18 @@ def test_one_socket_per_family_and_interface_best_first() -> None:
     stand.change(interface("eth0", "10.0.0.2", "2001:db8::2"), interface("wlan0", "10.1.0.2"))
     assert stand.addresses() == ["10.0.0.2", "2001:db8::2", "10.1.0.2"]
     assert [w.socket for w in stand.underlay.ways((Endpoint("198.51.100.1", 1),))] == [1, 3]
+
+
+def test_a_metered_link_comes_after_what_works_and_before_what_leads_nowhere() -> None:
+    stand = Stand()
+    stand.change(
+        interface("wwan0", "10.0.0.2"),
+        interface("usb0", "10.2.0.2", gateways=()),
+        interface("wlan0", UnderlayAddress("10.1.0.2", 24, deprecated=True)),
+    )
+    assert stand.addresses() == ["10.1.0.2", "10.0.0.2", "10.2.0.2"]
+    stand.underlay.set_silent(stand.underlay.usable()[0].number, True)
+    assert stand.addresses() == ["10.0.0.2", "10.2.0.2", "10.1.0.2"]
 
 
 def test_what_carries_no_tunnel_gets_no_socket() -> None:
