@@ -30,6 +30,7 @@ from ntmd.proto.types import Path
 
 UDP_OVER_IP = {4: 28, 6: 48}
 PATHS_KEPT = 1024
+DEAF_MOST = 5  # the pause before a deaf path is asked again doubles up to 2 to this, times a second
 
 
 @dataclass(slots=True)
@@ -42,6 +43,7 @@ class _Search:
     raise_at: float = 0.0
     answered: int = 0  # largest size answered since the last probes
     alive: bool = False  # an unpadded probe was
+    deaf: int = 0  # searches in a row to which nothing was answered
 
 
 class MtuSearch:
@@ -65,7 +67,7 @@ class MtuSearch:
         ceiling, known = self._ceiling(path), self._underlay.mtus.get(path)
         doubted = tunnel.doubted is not None and tunnel.doubted > search.checked_at
         if known is None or (known < ceiling and now >= search.raise_at):
-            self._ask(tunnel, path, (ceiling,), now, self._first)
+            self._ask(tunnel, path, (0, ceiling), now, self._first)
         elif doubted or (
             event.tx_bytes - search.sent >= MTU_BUSY and now - search.checked_at >= MTU_CHECK
         ):
@@ -118,7 +120,7 @@ class MtuSearch:
 
     def _passed(self, tunnel: Tunnel, path: Path, size: int) -> None:
         search = self._search_of(path)
-        search.alive = True
+        search.alive, search.deaf = True, 0
         search.answered = max(search.answered, size)
         if size > self._underlay.mtus.get(path, 0):
             self._set(tunnel, path, size)
@@ -134,9 +136,13 @@ class MtuSearch:
     # -------------------------------------------------------------- looking at the answers
 
     def _first(self, tunnel: Tunnel, path: Path, now: float) -> None:
-        """The link's own size was asked for: if it did not pass, all below it are tried."""
-        ceiling = self._ceiling(path)
-        if self._search_of(path).answered < ceiling:
+        """The link's own size was asked for: if it did not pass, all below it are tried; but not
+        where nothing passes at all, for 40 kB a path would fill a narrow link."""
+        search, ceiling = self._search_of(path), self._ceiling(path)
+        if not search.alive:
+            search.until = now + MTU_CHECK * 2 ** min(search.deaf, DEAF_MOST)
+            search.deaf += 1
+        elif search.answered < ceiling:
             known = self._underlay.mtus.get(path, 0)
             sizes = tuple(size for size in MTU_SIZES if known < size < ceiling)
             self._ask(tunnel, path, sizes, now, self._settled)

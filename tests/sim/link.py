@@ -30,7 +30,8 @@ class Packet:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How a link treats packets. Times in seconds, chances 0..1, ``mtu`` in bytes of IP packet.
+    """How a link treats packets. Times in seconds, chances 0..1, ``mtu`` in bytes of IP packet,
+    ``rate`` in bytes a second (0: any) with a queue that holds ``queue`` seconds of it.
 
     Order is kept (as on a real link with jitter) but for the packets that ``reorder`` picks, which
     are held back by ``reorder_by`` more.
@@ -43,6 +44,8 @@ class Shape:
     reorder: float = 0.0
     reorder_by: float = 0.02
     mtu: int = 1500
+    rate: float = 0.0
+    queue: float = 0.3
 
 
 class Link:
@@ -60,6 +63,7 @@ class Link:
         self._clock = clock
         self._dice = clock.stream(f"link {name}")
         self._last = 0.0
+        self._busy = 0.0  # until when what was taken in is being sent
 
     def carry(self, packet: Packet, deliver: Deliver) -> None:
         """Take one packet in; ``deliver`` is called for each copy that comes out: later, or at once
@@ -68,8 +72,8 @@ class Link:
         copies = self._copies(packet)
         self.packets += copies
         self.bytes += copies * packet.size
-        now = self._clock.now
-        if not (shape.delay or shape.jitter or shape.reorder) and self._last <= now:
+        now = self._clock.now + self._wait(packet, copies)
+        if not (shape.delay or shape.jitter or shape.reorder or shape.rate) and self._last <= now:
             for _ in range(copies):
                 deliver(packet)
             return
@@ -83,12 +87,22 @@ class Link:
                 arrival = self._last = max(arrival, self._last)
             self._clock.at(arrival, partial(deliver, packet))
 
+    def _wait(self, packet: Packet, copies: int) -> float:
+        """Seconds in the queue and on the wire."""
+        if not self.shape.rate or not copies:
+            return 0.0
+        self._busy = max(self._busy, self._clock.now) + copies * packet.size / self.shape.rate
+        return self._busy - self._clock.now
+
     def _copies(self, packet: Packet) -> int:
         if not self.up:
             self.drops["down"] += 1
             return 0
         if packet.size > self.shape.mtu:
             self.drops["too_big"] += 1
+            return 0
+        if self.shape.rate and self._busy - self._clock.now > self.shape.queue:
+            self.drops["full"] += 1
             return 0
         scripted = self.script(packet) if self.script is not None else None
         if scripted is not None:
