@@ -44,7 +44,7 @@ demo: test-setup
 	$(PY) -m tests.e2e.demo
 
 bench: test-setup
-	$(PY) -m tests.bench --out $(OUT)/bench.json
+	$(PY) -m tests.bench --long --out $(OUT)/bench.json
 
 # Resumes: what stands in out/survival.jsonl is not run again. ONLY=hard,soft writes no page.
 survival: test-setup

@@ -250,8 +250,8 @@ class Process:
         return usage
 
 
-def measure(nodes: int, rounds: int, count: int, recalled: int) -> dict[str, object]:
-    """Refreshes, and the recall in this process."""
+def refreshes(nodes: int, rounds: int, count: int) -> dict[str, Any]:
+    """Keep-alives of nodes in session that one coordinator process answers."""
     world = Platform(Clock(1), epoch_ms=wall_ms())
     with tempfile.TemporaryDirectory() as directory:
         process = Process(world, directory)
@@ -272,7 +272,6 @@ def measure(nodes: int, rounds: int, count: int, recalled: int) -> dict[str, obj
         "rounds": raw,
         "server_cpu_s": round(cpu, 2),
         "server_rss_kib": rss,
-        "recall": recall(recalled),
     }
 
 
@@ -347,7 +346,8 @@ def main() -> None:
     if given.restart:
         print(json.dumps(restart(given.restart), indent=1))
         return
-    print(json.dumps(measure(given.nodes, given.rounds, given.count, given.recall), indent=1))
+    told = refreshes(given.nodes, given.rounds, given.count)
+    print(json.dumps({**told, "recall": recall(given.recall)}, indent=1))
 
 
 if __name__ == "__main__":

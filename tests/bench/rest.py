@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.bench import load
+from tests.bench import dc_process_bench, load, rs_bench
 from tests.bench.plane_bench import cpu
 from tests.bench.road import DELAY
 from tests.e2e.actors import Node, Server, wait_for
@@ -20,6 +20,7 @@ PEERS = 10
 LIFETIME = 120  # of the NATs' idle mappings, seconds
 SETTLE = 10.0  # after which nothing of the set-up goes on any more, seconds
 NEVER = 1e6  # ms: the answer did not come
+RELAYED = 1400  # bytes of a datagram through the relay
 SWITCHES = 120.0  # seconds over which context switches are counted
 
 
@@ -130,11 +131,17 @@ def idle_move(folder: Path, pause: float = 15.0) -> dict[str, float]:
 
 
 def measure(folder: Path, *, rounds: int, long: bool) -> list[dict[str, float]]:
-    """All of it; a row holds what was measured together. ``long`` adds 300 s of idleness."""
+    """All of it; a row holds what was measured together. ``long`` adds 300 s of idleness.
+
+    Relay and coordinator are each one process with its clients beside it on the loopback.
+    """
     rows: list[dict[str, float]] = [ten_tunnels(made(folder, "ten"))]
     for number in range(rounds):
         rows.append(two_domains(made(folder, f"two{number}")))
         rows.append(idle_move(made(folder, f"nap{number}")))
+        rows.append({"rs_gbit_s": rs_bench.one_round(RELAYED, 3.0)["gbit_s"]})
+    told = dc_process_bench.refreshes(nodes=100, rounds=rounds, count=6000)
+    rows += [{"dc_per_s": each} for each in told["rounds"]]
     if long:
         rows.append(idle(made(folder, "idle"), 300.0))
     return rows

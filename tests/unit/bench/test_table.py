@@ -55,4 +55,17 @@ def test_report_has_what_was_measured_apart_and_says_what_was_not() -> None:
     assert "ten tunnels, MiB | <= 80 | 81.00 (81.00 to 81.00) | **not met** |" in text
     assert "peer pings | <= 300 ms | 70.00 (70.00 to 70.00) | met |" in text
     assert "the idle node over 300 s (--long)" in text
+    slow = report({}, speed((2.0,)), [WAITS], [{"rs_gbit_s": 0.9}])
+    assert "one relay process, Gbit/s | >= 1 | 0.90 (0.90 to 0.90) | **not met** |" in slow
     assert "(--long)" not in report({}, speed((2.0,)), [WAITS], [{"idle_cpu_percent": 0.01}])
+
+
+def test_no_ratio_for_a_build_that_does_not_carry_right() -> None:
+    text = report({}, speed((2.0, 3.0)), [WAITS], trusted=False)
+    assert "wireguard-go |" not in text.split("| --- |")[2]
+    rows = [line for line in text.splitlines() if line.startswith(tuple(LOADS_TITLES))]
+    assert len(rows) == len(LOADS)
+    assert all(row.endswith("| - |") for row in rows)
+
+
+LOADS_TITLES = [f"| {title} |" for title in LOADS.values()]
