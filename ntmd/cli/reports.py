@@ -165,6 +165,8 @@ def handovers(context: click.Context, as_json: bool, follow: bool) -> None:
             if as_json and not follow:
                 dump(entries)
                 continue
+            if not entries and not as_json and not follow:
+                click.echo("no moves since the start")
             for entry in entries:
                 dump(entry) if as_json else click.echo(show.handover_in_full(entry))
 

@@ -243,6 +243,21 @@ def test_handovers_show_both_ends_of_a_move(
         assert part in text
 
 
+@pytest.mark.parametrize(
+    ("options", "said"), [([], "no moves since the start"), (["--json"], "[]")]
+)
+def test_an_empty_journal_says_so(
+    serve: Callable[[Handler], None],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    said: str,
+) -> None:
+    serve(lambda request: request.answer({"handovers": []}))
+    assert run(["handovers", *options, "--state", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.strip() == said
+
+
 def test_handovers_follow_prints_one_line_each(
     serve: Callable[[Handler], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
