@@ -36,6 +36,7 @@ class Reports:
         self._unknown = 0
         self._due: dict[int, float] = {}  # tunnel: when to report
         self._quiet: dict[int, int] = {}  # tunnel: packets at the last report
+        self._silent: dict[int, float] = {}  # tunnel that fell silent: when that was reported
 
     def add(self, event: Any) -> None:
         """Queue an event, or count it away if nobody takes them."""
@@ -95,13 +96,18 @@ class Reports:
     def active(self, tunnel: Tunnel, now: float) -> None:
         """A tunnel's totals changed."""
         due = self._due.get(tunnel.number)
-        if due is None or due > now + timing.ACTIVITY_INTERVAL:
+        if due is None:
+            pause = now - self._silent.pop(tunnel.number, now)
+            soon = pause >= timing.REST_AFTER - QUIET_REPORT  # its path may be gone by now
+            self._due[tunnel.number] = now if soon else now + timing.ACTIVITY_INTERVAL
+        elif due > now + timing.ACTIVITY_INTERVAL:
             self._due[tunnel.number] = now + timing.ACTIVITY_INTERVAL
 
     def forget(self, number: int) -> None:
         """A tunnel is gone."""
         self._due.pop(number, None)
         self._quiet.pop(number, None)
+        self._silent.pop(number, None)
 
     def _report(self, number: int, now: float) -> None:
         tunnel = self._table.by_number[number]
@@ -111,6 +117,7 @@ class Reports:
         totals.gap = totals.gap_at = 0.0
         if self._quiet.get(number) == packets:
             self.forget(number)
+            self._silent[number] = now
         else:
             self._quiet[number] = packets
             self._due[number] = now + QUIET_REPORT

@@ -211,7 +211,7 @@ class Doubt:
             for way in spares[:1]:
                 self._relays.duplicate(way, now)
         for path in (primary, *self._others(tunnel, primary, spares)):
-            self._ask(tunnel, path, now)
+            self.ask(tunnel, path, now)
         self._ask_server(primary.socket, now, watch)
         self._tick(tunnel, now)
 
@@ -221,7 +221,8 @@ class Doubt:
         ways = [*spares[:2], *(leg for _, leg in legs[:2]), *direct]
         return [way for way in dict.fromkeys(ways) if way != primary][:PATH_SET]
 
-    def _ask(self, tunnel: Tunnel, path: Path, now: float) -> None:
+    def ask(self, tunnel: Tunnel, path: Path, now: float) -> None:
+        """Challenge one path in quick succession."""
         assert tunnel.handle is not None
         self._prober.cancel(tunnel.handle, purpose="check", keep=lambda p: p != path)
         if self._prober.under_way(tunnel.handle, path):

@@ -17,6 +17,7 @@ from ntmd.node.common import Common
 from ntmd.node.path import RTT_UNKNOWN, Key, PathBook
 from ntmd.node.probing import Prober, Proof
 from ntmd.node.relays import Relays
+from ntmd.node.rest import Rest
 from ntmd.node.tunnel import Input, Open
 from ntmd.node.tunnels import Tunnel, Tunnels
 from ntmd.node.underlay import Underlay
@@ -58,6 +59,7 @@ class Steering:
         self.proved: Callable[[Tunnel, Proof, float], None] = lambda *_: None
         self.carry: Callable[[Tunnel, Path, float], None]
         self.doubts: Doubt
+        self.rest = Rest(common, tunnels, self)
 
     # -------------------------------------------------------------- choosing
 
@@ -92,6 +94,7 @@ class Steering:
             self.explore(tunnel, now)
         self.prepare(tunnel, now)
         self._arm_idle(tunnel, now)
+        self.rest.watch(tunnel, now)
 
     def prepare(self, tunnel: Tunnel, now: float) -> None:
         """A relay that is not kept alive may see this node behind a new mapping: tell it first."""
@@ -163,6 +166,7 @@ class Steering:
         if path.relayed:
             self._relays.judge(path, now, dead=False)
         self.proved(tunnel, proof, now)
+        self.rest.proved(tunnel, proof)
         if not self.doubts.proved(tunnel, proof, now):
             self._judge(tunnel, path, now)
 
@@ -260,6 +264,8 @@ class Steering:
             tunnel.busy_at = now
         if sent:
             self._rekey_if_due(tunnel, now)
+        if sent or received:
+            self.rest.stirred(tunnel, now)
         self.doubts.activity(tunnel, before, event, now)
 
     def doubt(self, tunnel: Tunnel, now: float) -> None:
@@ -313,6 +319,7 @@ class Steering:
         for name in ("idle", "candidates", "follow", "meet"):
             self._common.timers.cancel((name, tunnel.number))
         self.doubts.forget(tunnel)
+        self.rest.forget(tunnel)
         if tunnel.handle is not None:
             self._prober.cancel(tunnel.handle)
 

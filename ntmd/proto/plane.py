@@ -233,6 +233,8 @@ class UnknownIndex:
 class TunnelActivity:
     """Running totals of a tunnel, at most every 100 ms while they change, 1 s later otherwise.
 
+    The first datagram after a pause of ``timing.REST_AFTER`` is reported at once.
+
     ``greatest`` is the greatest data counter received under ``session`` and ``bitmap`` which of the
     64 before it arrived; ``received`` counts datagrams accepted per own socket. ``gap`` is the
     longest hole in seconds between accepted data datagrams since the previous report, begun at

@@ -78,6 +78,9 @@ DOUBT_RECOVERY = 20.0
 """Seconds until spent DOUBT_SECONDS and DOUBT_BYTES are whole again: in the long run a tenth of
 the time and 100 kB/s are doubled, so that a link that copies made full becomes free again."""
 DOUBT_PAUSE = 0.1  # the time between copies this far apart is not counted as doubling
+REST_AFTER = 10.0
+"""Data that did not flow for this long (RECENT_PEER) says nothing of the path any more: NATs forget
+idle UDP after 30 s and may rebind at any time, so the next datagrams leave on the relay leg too."""
 DIRECT_IDLE = 120.0  # an idle direct path lapses: the next packet leaves on the relay leg
 PROMOTE_RATIO = 0.8  # a better path must be 20 % ...
 PROMOTE_MARGIN = 0.010  # ... or 10 ms quicker; direct goes before relay

@@ -102,6 +102,8 @@ class Nat:
             return None
         if self.kind.refresh_inbound:
             mapping.used = self._clock.now
+            if packet.source in mapping.towards:
+                mapping.towards[packet.source] = self._clock.now
         return replace(packet, destination=mapping.inside)
 
     def rebind(self, address: str | None = None) -> None:
@@ -123,13 +125,16 @@ class Nat:
                 return (packet.tcp, packet.source, packet.destination)
 
     def _passes(self, mapping: Mapping, source: Endpoint) -> bool:
+        """Whether the filter lets ``source`` in: each remote's entry ages by itself."""
+        oldest = self._clock.now - self.kind.expiry
         match self.kind.filtering:
             case NatFiltering.ENDPOINT_INDEPENDENT:
                 return True
             case NatFiltering.ADDRESS_DEPENDENT:
-                return any(remote.host == source.host for remote in mapping.towards)
+                fresh = (r.host for r, used in mapping.towards.items() if used >= oldest)
+                return source.host in fresh
             case _:
-                return source in mapping.towards
+                return mapping.towards.get(source, -1e9) >= oldest
 
     def _expire(self) -> None:
         if self._clock.now < self._expire_at:
