@@ -36,6 +36,7 @@ from ntmd.proto.timing import (
     DATA_KEY_LIFETIME,
     EXPIRY_GRACE,
     HANDSHAKE_LIFETIME,
+    KEY_MARGIN,
     PSK_SPENT_LINGER,
 )
 from ntmd.proto.types import Path, Peer, PskKind, Role
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from ntmd.node.steering import Steering
 
 PATIENCE = 1.0  # the caller waits this long for a peer that was directed to start, seconds
-KEY_MARGIN = 5.0  # a data key this close to its end is not used again, seconds
 HELP_AFTER = 0.4  # a call unanswered for this long doubts the own mappings too, seconds
 REFUSED_GRACE = 1.5  # a call goes on this long although the coordinator knows no way, seconds
 

@@ -196,6 +196,7 @@ class Moves:
         )
         self._tunnels.switch(tunnel, tuple(ways[:PATHS_AT_ONCE]))
         self._announcer.send(tunnel, ways, self._cause[0], True, now)
+        self._common.engine.widen(tunnel.handle, ways[:PATHS_AT_ONCE], now)  # a rekey under way
         self._journal.sent(tunnel, now)
         if isinstance(tunnel.state, Open):
             self._common.timers.set(

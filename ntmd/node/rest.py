@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ntmd.node.steering import Steering
 
 LATE = 1.5  # round trips, and ...
-SLACK = 0.02  # ... so much more: an answer that stays out for longer makes the way doubtful, seconds
+SLACK = 0.02  # ... so many seconds more make the way doubtful if nothing was answered
 
 
 class Rest:

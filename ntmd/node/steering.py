@@ -24,9 +24,12 @@ from ntmd.node.underlay import Underlay
 from ntmd.proto.messages import CandidateField, CandidateUpdate, Probe
 from ntmd.proto.plane import TunnelActivity
 from ntmd.proto.timing import (
+    DATA_KEY_LIFETIME,
     DIRECT_IDLE,
+    KEY_MARGIN,
     REKEY_AFTER,
     REKEY_AFTER_RESPONDER,
+    REST_AFTER,
 )
 from ntmd.proto.types import CandidateKind, Endpoint, Path
 
@@ -260,10 +263,11 @@ class Steering:
         before, tunnel.activity = tunnel.activity, event
         sent = before is None or event.tx_packets > before.tx_packets
         received = before is None or event.rx_packets > before.rx_packets
+        pause = now - tunnel.busy_at
         if sent or received:
             tunnel.busy_at = now
         if sent:
-            self._rekey_if_due(tunnel, now)
+            self._rekey_if_due(tunnel, now, pause, alone=not received)
         if sent or received:
             self.rest.stirred(tunnel, now)
         self.doubts.activity(tunnel, before, event, now)
@@ -272,14 +276,18 @@ class Steering:
         """A hint says that the primary may be dead."""
         self.doubts.doubt(tunnel, now)
 
-    def _rekey_if_due(self, tunnel: Tunnel, now: float) -> None:
+    def _rekey_if_due(self, tunnel: Tunnel, now: float, pause: float, *, alone: bool) -> None:
+        """``pause``: since there was data; after another like it the key may not live any more.
+        ``alone``: nothing came back, so that the peer may not see that a rekey is due."""
         session = tunnel.session()
         if session is None:
             return
         limit = self._common.settings.rekey_after
         if not session.initiator:
             limit *= REKEY_AFTER_RESPONDER / REKEY_AFTER
-        if now - session.born >= limit:
+        old = now - session.born
+        sparse = pause >= REST_AFTER and old + pause >= DATA_KEY_LIFETIME - KEY_MARGIN
+        if old >= limit or (sparse and (alone or session.initiator)):
             self.rekey(tunnel, now)
 
     def _rekey_pause(self) -> float:

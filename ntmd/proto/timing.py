@@ -31,6 +31,7 @@ SIMULTANEOUS_OPEN = 10.0  # two sessions begun within this are settled by the sm
 REKEY_AFTER = 120.0  # age of the data key at which the initiator rekeys if data is being sent
 REKEY_AFTER_RESPONDER = 150.0  # the other end, if it still sends
 DATA_KEY_LIFETIME = 180.0  # neither sealed nor opened after this; erased
+KEY_MARGIN = 5.0  # a data key this close to its end is not used again after a pause
 CONTROL_KEY_LIFETIME = 24 * 3600.0  # without an authenticated answer
 COUNTER_REKEY = 1 << 27
 COUNTER_LIMIT = 1 << 28

@@ -71,11 +71,7 @@ def test_a_node_whose_nat_rebound_unnoticed_is_reached_once_its_keep_alive_told(
     rebind(laptop)
     begun = stage.world.clock.now
     stage.fresh_answer(desk, laptop, 60.0)
-    told = [
-        line.at
-        for line in stage.world.trace.find("send", laptop.host.name)
-        if line.at > begun
-    ]
+    told = [line.at for line in stage.world.trace.find("send", laptop.host.name) if line.at > begun]
     assert stage.world.clock.now - told[0] <= 0.300
 
 
