@@ -18,6 +18,8 @@ from ntmd.runtime.complaints import Complaint, Exit
 from ntmd.runtime.control import ControlError
 
 WAY_WAIT = 15.0  # a way to a new peer, or a measurement of the NAT
+DIRECT_WITHIN = 10.0  # what --until-direct waits for without -c: a direct way is found in 1 s or
+DIRECT_TRIES = 10  # ... not at all; but with a long -i this often
 
 
 def add_reports(group: click.Group) -> None:
@@ -69,7 +71,12 @@ def status(context: click.Context, as_json: bool, watch: bool) -> None:
 @click.command()
 @common
 @click.argument("name", shell_complete=complete_peer)
-@click.option("-c", "count", type=click.IntRange(1), help="Stop after this many [for ever].")
+@click.option(
+    "-c",
+    "count",
+    type=click.IntRange(1),
+    help="Stop after this many [for ever; with --until-direct those of 10 s].",
+)
 @click.option(
     "-i",
     "interval",
@@ -93,6 +100,8 @@ def ping(
     Exit code 4 if nothing was answered, 1 if no answer came directly although --until-direct.
     """
     pause = interval or (0.2 if until_direct else 1.0)
+    if until_direct and not count:
+        count = max(DIRECT_TRIES, math.ceil(DIRECT_WITHIN / pause))
     arguments = {
         "name": name,
         "count": count or 0,

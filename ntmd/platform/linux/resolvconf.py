@@ -13,6 +13,7 @@ stays; our mark names the state directory, so that several daemons do not undo e
 from __future__ import annotations
 
 import base64
+import ipaddress
 import json
 import os
 from dataclasses import dataclass
@@ -177,13 +178,21 @@ class ResolvConf:
 
 
 def servers(content: bytes) -> tuple[str, ...]:
-    """Addresses of the ``nameserver`` lines, in order."""
+    """Addresses of the ``nameserver`` lines, in order; as in the C library, a name is none."""
     found = []
     for line in content.decode("utf-8", "replace").splitlines():
         words = line.split()
-        if len(words) >= 2 and words[0] == "nameserver" and words[1] not in found:
+        if len(words) >= 2 and words[0] == "nameserver" and _is_address(words[1]):
             found.append(words[1])
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def same_network(

@@ -198,14 +198,15 @@ def test_ping_until_direct_that_stays_relayed_is_a_failure_that_says_more(
     asked = []
 
     def handler(request: Request) -> None:
-        asked.append(request.arguments["interval"])
+        asked.append((request.arguments["count"], request.arguments["interval"]))
         request.answer({"seq": 1, "way": "relay rs1.home.test", "time_ms": 31.24})
 
     serve(handler)
-    words = ["ping", "desk.home.test", "-c", "1", "--until-direct", "--state", str(tmp_path)]
-    assert run(words) == 1
-    assert "still reached over a relay" in capsys.readouterr().err
-    assert asked == [0.2]
+    words = ["ping", "desk.home.test", "--until-direct", "--state", str(tmp_path)]
+    for more in (["-c", "1"], [], ["-i", "2.5"]):
+        assert run([*words, *more]) == 1
+        assert "still reached over a relay" in capsys.readouterr().err
+    assert asked == [(1, 0.2), (50, 0.2), (10, 2.5)]
 
 
 def test_ping_without_any_answer_is_exit_code_4(

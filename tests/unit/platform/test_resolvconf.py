@@ -192,3 +192,9 @@ def test_in_the_hosts_namespace_the_file_is_used(
     assert choose_mode("off", place.file()) == ("off", "")
     with pytest.raises(Complaint, match="not supported"):
         choose_mode("resolved", place.file())
+
+
+def test_a_name_is_no_resolver() -> None:
+    """The C library takes addresses alone; a name would have to be looked up to be asked."""
+    lines = "nameserver resolver.test\nnameserver 9.9.9.9\nnameserver\nnameserver fe80::1%eth0\n"
+    assert servers(lines.encode() * 2) == ("9.9.9.9", "fe80::1%eth0")
