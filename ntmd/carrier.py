@@ -43,7 +43,7 @@ FAREWELL = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """What to connect to and from where. Times in ms; ``proxy`` a URL or empty."""
+    """What to connect to and from where. Times in ms; ``proxy`` is a URL or empty."""
 
     interface: str
     address: str
@@ -53,6 +53,7 @@ class Errand:
     mark: int
     ca: str  # base64 of the DER
     proxy: str
+    no_proxy: str
     platform_ms: int
     slack_ms: int
 
@@ -75,7 +76,8 @@ class Carrier:
 
     def __init__(self, plane: socket.socket, errand: Errand) -> None:
         self._plane, self._errand = plane, errand
-        self._proxy = parse_proxy(errand.proxy)
+        proxy = parse_proxy(errand.proxy, errand.no_proxy)
+        self._proxy = proxy if proxy and proxy.serves(errand.host, errand.port) else None
         self._queue = SendQueue()
         self._deframer = Deframer()
         self._out = b""

@@ -73,6 +73,9 @@ class Settings:
     proxy: str = ""
     """HTTP proxy for what leaves over TLS, http://[USER:PASSWORD@]HOST:PORT; none: no proxy."""
 
+    no_proxy: str = ""
+    """Hosts that are reached without it: names, addresses, networks (CIDR), with commas; *: all."""
+
     @property
     def socket(self) -> Path:
         """Path of the control socket."""
@@ -171,8 +174,12 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "name": str,
     "join": str,
     "proxy": _proxy,
+    "no_proxy": str,
 }
-PROXY_VARIABLES = ("https_proxy", "HTTPS_PROXY")  # curl(1): where NTMD_PROXY and files are silent
+CUSTOMARY = {  # variables of curl(1), where NTMD_* and files are silent
+    "proxy": ("https_proxy", "HTTPS_PROXY"),
+    "no_proxy": ("no_proxy", "NO_PROXY"),
+}
 
 
 def load(given: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
@@ -189,9 +196,10 @@ def load(given: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
     own = _file(state / FILE_NAME)
     own.pop("state", None)  # it says where it is itself
     merged = system | own | values
-    if "proxy" not in merged:
-        found = next((environment[v] for v in PROXY_VARIABLES if environment.get(v)), "")
-        merged |= _read("the environment", {"proxy": found}) if found else {}
+    for key, names in CUSTOMARY.items():
+        found = next((environment[v] for v in names if environment.get(v)), "")
+        if found and key not in merged:
+            merged |= _read("the environment", {key: found})
     return Settings(**merged)
 
 

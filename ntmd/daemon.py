@@ -133,7 +133,9 @@ class Daemon:
         self.progress.step(f"interface {tun.name} is open{again}")
         self._plane = PlaneProcess(self._plane_event)
         self._plane.start(tun.descriptor, tun.vnet_header, None, MARK)
-        self._plane.send(StreamSettings(self._membership.ca, self.settings.proxy))
+        self._plane.send(
+            StreamSettings(self._membership.ca, self.settings.proxy, self.settings.no_proxy)
+        )
         now = boot_clock()
         core = NodeCore(
             self._node_settings(),
@@ -236,8 +238,11 @@ class Daemon:
                 if self._keylog is not None:
                     self._keylog.installed(command)
                 self._plane.send(command)
-            case Resend() | ReleaseParked() | BlockInterface() | OpenStream():
+            case Resend() | ReleaseParked() | OpenStream():
                 self._plane.send(command)
+            case BlockInterface():
+                self._plane.send(command)
+                self._scouts.block(command.interface, command.seconds)
             case Store():
                 self._writer.submit(self._keep, command.key, command.value)
             case Tell():
@@ -362,6 +367,7 @@ class Daemon:
             interface=self.settings.interface,
             plane=self._plane.name,
             pid=os.getpid(),
+            tasks=len(asyncio.all_tasks()),
             uptime_s=round(time.monotonic() - self._started, 1),
         )
         stats = self._plane.stats()

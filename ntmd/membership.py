@@ -27,10 +27,11 @@ from ntmd.proto.records import Capability
 from ntmd.proto.types import Endpoint, Peer, Role
 from ntmd.runtime.complaints import Complaint
 from ntmd.runtime.enrolment import Enrolment
-from ntmd.runtime.proxy import parse_proxy
-from ntmd.runtime.statefiles import damaged, read_file, write_file
+from ntmd.runtime.proxy import Proxy, parse_proxy
+from ntmd.runtime.statefiles import Room, damaged, read_file, write_file
 
 RENEWAL_LIMIT = 30.0  # seconds that the helper process may take
+ENROLMENT_ROOM = 65_536  # bytes; an enrolment of a platform with 100 domains has a tenth of it
 CPU_INFO = Path("/proc/cpuinfo")
 
 
@@ -143,18 +144,23 @@ def enrol(settings: Settings, files: NodeFiles, progress: Progress) -> None:
     from ntmd.runtime import account  # TLS: this process replaces itself afterwards
 
     url = account.parse_join_url(settings.join)
-    key = files.key_or_new(os.urandom)
-    progress.step(f"joining at {url.base}")
-    try:
-        proxy = parse_proxy(settings.proxy)
-        enrolment = account.enrol_node(settings.join, settings.name or None, key, proxy)
-    except account.AccountError as refused:
-        if settings.name or refused.error not in NAME_WANTED:
-            raise
-        # the invitation leaves the name to us: take the host's
-        enrolment = account.enrol_node(settings.join, host_label(), key, proxy)
-    write_file(files.enrolment_file, enrolment.to_json().encode())
+    key, proxy = files.key_or_new(os.urandom), _proxy(settings)
+    # an invitation is spent once: what comes for it must have its place on the disk before
+    with Room(files.enrolment_file, ENROLMENT_ROOM) as room:
+        progress.step(f"joining at {url.base}")
+        try:
+            enrolment = account.enrol_node(settings.join, settings.name or None, key, proxy)
+        except account.AccountError as refused:
+            if settings.name or refused.error not in NAME_WANTED:
+                raise
+            # the invitation leaves the name to us: take the host's
+            enrolment = account.enrol_node(settings.join, host_label(), key, proxy)
+        room.put(enrolment.to_json().encode())
     progress.step(f"joined as {enrolment.name}")
+
+
+def _proxy(settings: Settings) -> Proxy | None:
+    return parse_proxy(settings.proxy, settings.no_proxy)
 
 
 NAME_WANTED = ("no_name",)
@@ -177,7 +183,7 @@ def leave(settings: Settings, files: NodeFiles) -> dict[str, object]:
     membership = Membership.read(files)
     note = ""
     try:
-        account.leave(membership.enrolment, membership.key, parse_proxy(settings.proxy))
+        account.leave(membership.enrolment, membership.key, _proxy(settings))
     except Complaint as complaint:
         note = (
             f"the account server still lists {membership.name}: {complaint.what} "
@@ -192,8 +198,7 @@ def fetch_renewal(settings: Settings, files: NodeFiles) -> dict[str, object]:
     from ntmd.runtime import account
 
     membership = Membership.read(files)
-    proxy = parse_proxy(settings.proxy)
-    renewed = account.renew_node(membership.enrolment, membership.key, proxy)
+    renewed = account.renew_node(membership.enrolment, membership.key, _proxy(settings))
     write_file(files.enrolment_file, renewed.to_json().encode())
     return {"renewed": True}
 

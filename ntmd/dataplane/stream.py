@@ -92,6 +92,7 @@ def _errand(wish: OpenStream, settings: StreamSettings, mark: int) -> dict[str, 
         "mark": mark,
         "ca": base64.b64encode(settings.ca).decode(),
         "proxy": settings.proxy,
+        "no_proxy": settings.no_proxy,
         "platform_ms": wish.platform_ms,
         "slack_ms": wish.slack_ms,
     }

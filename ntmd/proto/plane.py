@@ -81,10 +81,12 @@ class OpenSocket:
 
 @dataclass(frozen=True, slots=True)
 class StreamSettings:
-    """What TLS connections trust, the CA (DER) alone, and the HTTP proxy they pass, if any."""
+    """What TLS connections trust, the CA (DER) alone, and the HTTP proxy they pass, if any, but to
+    the hosts of the list ``no_proxy``."""
 
     ca: bytes
     proxy: str = ""
+    no_proxy: str = ""
 
 
 @dataclass(frozen=True, slots=True)

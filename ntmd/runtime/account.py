@@ -14,6 +14,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -35,7 +36,8 @@ from ntmd.runtime.enrolment import (
     decode,
     encode,
 )
-from ntmd.runtime.eyeballs import interleaved, race
+from ntmd.runtime.eyeballs import NO_ROUTE, interleaved, race
+from ntmd.runtime.nat64 import find_nat64, is_ipv4
 from ntmd.runtime.proxy import Proxy
 
 if TYPE_CHECKING:
@@ -359,6 +361,7 @@ class _Api:
         self._tried = tuple(self._places)
         self._port = port
         self._proxy = proxy
+        self._behind: dict[str, str] | None = None  # place: its address behind a NAT64
         self.base = self._tried[0]  # https://HOST:PORT of the place in use
 
     def give_up_host(self) -> bool:
@@ -415,7 +418,12 @@ class _Api:
 
         connection: HTTPSConnection | None = None
         try:
-            self.base, connection = race(self._tried, lambda at: self._connect(at, checked))
+            try:
+                self.base, connection = race(self._tried, lambda at: self._connect(at, checked))
+            except OSError as error:
+                if error.errno not in NO_ROUTE or not self._look_for_nat64():
+                    raise
+                self.base, connection = race(self._tried, lambda at: self._connect(at, checked))
             self._tried = (self.base,)
             connection.request(method, path, body, headers)
             answer = connection.getresponse()
@@ -433,12 +441,34 @@ class _Api:
         from http.client import HTTPSConnection
 
         context, proxy = self._context(checked), self._proxy
-        at = (proxy.host, proxy.port) if proxy is not None else self._places[place]
-        made = HTTPSConnection(*at, timeout=CONNECT_TIMEOUT, context=context)
-        if proxy is not None:
-            made.set_tunnel(*self._places[place], proxy.headers())
-        made.connect()
+        host, port = self._places[place]
+        if proxy is not None and proxy.serves(host, port):
+            made = HTTPSConnection(proxy.host, proxy.port, timeout=CONNECT_TIMEOUT, context=context)
+            made.set_tunnel(host, port, proxy.headers())
+            made.connect()
+            return made
+        made = HTTPSConnection(host, port, timeout=CONNECT_TIMEOUT, context=context)
+        via = (self._behind or {}).get(place, host)
+        plain = socket.create_connection((via, port), CONNECT_TIMEOUT)
+        try:
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            made.sock = context.wrap_socket(plain, server_hostname=host)
+        except OSError:
+            plain.close()
+            raise
         return made
+
+    def _look_for_nat64(self) -> bool:
+        """There is no IPv4 here: whether its addresses can be reached through a NAT64."""
+        if self._behind is None:
+            self._behind = {}
+            prefix = find_nat64()
+            for place, (host, port) in self._places.items():
+                if prefix is not None and is_ipv4(host):
+                    self._behind[place] = prefix.synthesise(Endpoint(host, port)).host
+            self._tried = (*self._behind,) or self._tried
+            return bool(self._behind)
+        return False
 
     def _context(self, checked: bool) -> ssl.SSLContext:
         import ssl

@@ -36,24 +36,56 @@ def make_directory(path: Path, mode: int = 0o700) -> None:
         raise file_complaint("make the directory", path, error) from error
 
 
+class Room:
+    """Room on the disk for ``size`` bytes of a file that gets its content later; a context.
+
+    Taken beside ``path``, synced, and given back at the end; complains if there is none.
+    """
+
+    def __init__(self, path: Path, size: int, mode: int = 0o600) -> None:
+        self.path = path
+        self._partial = path.with_name(path.name + PARTIAL)
+        self._open = -1
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+            self._open = os.open(self._partial, flags, mode)
+            os.fchmod(self._open, mode)
+            if size:
+                self._write(bytes(size))
+        except OSError as error:
+            self.__exit__()
+            raise file_complaint("write", path, error) from error
+
+    def put(self, data: bytes) -> None:
+        """Make ``data`` the content of the file: write, sync, rename, sync the directory."""
+        try:
+            self._write(data)
+            os.rename(self._partial, self.path)
+            sync_directory(self.path.parent)
+        except OSError as error:
+            raise file_complaint("write", self.path, error) from error
+
+    def _write(self, data: bytes) -> None:
+        os.lseek(self._open, 0, os.SEEK_SET)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._open, view) :]
+        os.ftruncate(self._open, len(data))
+        os.fsync(self._open)
+
+    def __enter__(self) -> Room:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._open >= 0:
+            os.close(self._open)
+            discard(self._partial)
+
+
 def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Replace ``path`` by ``data``: write beside it, sync, rename, sync the directory."""
-    partial = path.with_name(path.name + PARTIAL)
-    try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-        try:
-            os.fchmod(descriptor, mode)
-            view = memoryview(data)
-            while view:
-                view = view[os.write(descriptor, view) :]
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.rename(partial, path)
-        sync_directory(path.parent)
-    except OSError as error:
-        discard(partial)
-        raise file_complaint("write", path, error) from error
+    with Room(path, 0, mode) as room:
+        room.put(data)
 
 
 def read_file(path: Path, limit: int = 1 << 20) -> bytes:

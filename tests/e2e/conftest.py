@@ -15,6 +15,7 @@ from tests.e2e.lab.netns import sh
 
 SERVER4 = ["198.51.100.1", "198.51.100.2"]
 SERVER6 = ["2001:db8:100::1"]
+ALL = (*SERVER4, *SERVER6)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -58,10 +59,10 @@ def lab() -> Iterator[Lab]:
 class Town:
     """A lab with a server for home.test and a way to add nodes."""
 
-    def __init__(self, lab: Lab, folder: Path) -> None:
+    def __init__(self, lab: Lab, folder: Path, listen: Sequence[str] = ALL) -> None:
         self.lab, self.folder = lab, folder
         self.public = lab.public("server", SERVER4, SERVER6)
-        self.server = Server(self.public, folder / "server", "home.test", SERVER4 + SERVER6)
+        self.server = Server(self.public, folder / "server", "home.test", list(listen))
         self.server.start()
         self.nodes: list[Node] = []
 

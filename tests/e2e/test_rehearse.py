@@ -64,9 +64,7 @@ def captured(path: Path) -> list[tuple[float, str, int]]:
 
 
 def connected(town: Town) -> tuple[Node, Node]:
-    quiet = ("--dns", "file", "--portmap", "off")  # what asks the router is not of the tunnel
-    laptop = town.node("laptop", town.lab.nat(), *quiet)
-    desk = town.node("desk", town.lab.nat(), *quiet)
+    laptop, desk = town.join(("laptop", town.lab.nat()), ("desk", town.lab.nat()))
     said = laptop.ntmd("ping", DESK, "--until-direct").stdout
     assert f"{DESK}: seq=" in said
     assert " direct via eth0 203.0.113." in said.splitlines()[-1]

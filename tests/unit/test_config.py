@@ -103,3 +103,11 @@ def test_a_wrong_file_is_named(system: Path, text: str) -> None:
 
 def test_an_empty_variable_is_no_setting(system: Path) -> None:
     assert load({}, {"NTMD_PORT": "", "NTMD_UNRELATED": "1"}) == Settings()
+
+
+def test_a_proxy_and_its_exceptions_may_come_from_the_customary_variables(system: Path) -> None:
+    usual = {"HTTPS_PROXY": "http://p:1", "no_proxy": "a.test", "NO_PROXY": "b.test"}
+    assert (load({}, usual).proxy, load({}, usual).no_proxy) == ("http://p:1", "a.test")
+    own = usual | {"NTMD_PROXY": "none", "NTMD_NO_PROXY": "c.test"}
+    assert (load({}, own).proxy, load({}, own).no_proxy) == ("none", "c.test")
+    assert "--no_proxy=c.test" in load({}, own).arguments()

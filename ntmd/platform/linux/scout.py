@@ -48,52 +48,76 @@ class Scouts:
         ports: bool = True,
     ) -> None:
         self._post, self._resolvers, self._ports = post, resolvers, ports
+        self._wishes: dict[int, ScoutNetwork] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._granted: dict[int, str] = {}  # by which protocol a socket's port was mapped
+        self._blocked: dict[str, asyncio.TimerHandle] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
     def begin(self, wish: ScoutNetwork) -> None:
         """Look at the network of a socket; an earlier look at it ends."""
         self.end(EndScout(wish.socket))
-        if wish.local.family == 6:
-            work = self._nat64(wish)
-        elif self._ports:
-            work = self._map(wish)
-        else:
-            return
-        self._tasks[wish.socket] = asyncio.ensure_future(work)
+        if wish.local.family == 6 or self._ports:
+            self._wishes[wish.socket] = wish
+            if wish.interface not in self._blocked:
+                self._start(wish)
 
     def end(self, wish: EndScout) -> None:
-        """The socket is gone."""
-        task = self._tasks.pop(wish.socket, None)
+        """The socket is gone; on a blocked interface the router's lease runs out by itself."""
+        self._stop(wish.socket)
+        begun = self._wishes.pop(wish.socket, None)
+        protocol = self._granted.pop(wish.socket, "")
+        if begun is not None and protocol and begun.interface not in self._blocked:
+            with contextlib.suppress(OSError):
+                _give_back(begun, protocol)
+
+    def block(self, interface: str, seconds: float) -> None:
+        """Ask nothing on ``interface`` for so long: a rehearsal; no time or less ends that."""
+        timer = self._blocked.pop(interface, None)
+        if timer is not None:
+            timer.cancel()
+        if seconds > 0:
+            loop = asyncio.get_running_loop()
+            self._blocked[interface] = loop.call_later(seconds, self.block, interface, 0.0)
+        for wish in self._wishes.values():
+            if wish.interface == interface:
+                self._stop(wish.socket)
+                if seconds <= 0:
+                    self._start(wish)
+
+    async def close(self) -> None:
+        """Give every mapping back; bounded by what giving back takes."""
+        for timer in self._blocked.values():
+            timer.cancel()
+        for number in list(self._wishes):
+            self.end(EndScout(number))
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=1.0)
+
+    def _start(self, wish: ScoutNetwork) -> None:
+        work = self._nat64(wish) if wish.local.family == 6 else self._map(wish)
+        self._tasks[wish.socket] = asyncio.ensure_future(work)
+
+    def _stop(self, number: int) -> None:
+        task = self._tasks.pop(number, None)
         if task is not None:
             task.cancel()
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
 
-    async def close(self) -> None:
-        """Give every mapping back; bounded by what giving back takes."""
-        for number in list(self._tasks):
-            self.end(EndScout(number))
-        if self._ending:
-            await asyncio.wait(self._ending, timeout=1.0)
-
     # ------------------------------------------------------------------ port mappings
 
     async def _map(self, wish: ScoutNetwork) -> None:
-        protocol = ""
-        try:
-            while True:
-                granted, protocol = await self._ask(wish, protocol)
-                if granted is None:
-                    self._post(PortMapped(wish.socket, None))
-                    await asyncio.sleep(AGAIN)
-                    continue
-                self._post(PortMapped(wish.socket, granted.outside, protocol))
-                await asyncio.sleep(max(SOONEST, granted.lifetime / 2))
-        finally:
-            if protocol:
-                with contextlib.suppress(OSError):
-                    _give_back(wish, protocol)
+        while True:
+            granted, protocol = await self._ask(wish, self._granted.get(wish.socket, ""))
+            if granted is None:
+                self._granted.pop(wish.socket, None)
+                self._post(PortMapped(wish.socket, None))
+                await asyncio.sleep(AGAIN)
+                continue
+            self._granted[wish.socket] = protocol
+            self._post(PortMapped(wish.socket, granted.outside, protocol))
+            await asyncio.sleep(max(SOONEST, granted.lifetime / 2))
 
     async def _ask(self, wish: ScoutNetwork, known: str) -> tuple[Granted | None, str]:
         """Try the protocol that worked before, or all in order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import http.server
 import json
 import os
@@ -27,6 +28,10 @@ from hypothesis import strategies as st
 from ntm_as.passwords import check_password, hash_password
 from ntm_as.shell import AsServer, open_platform
 from ntm_as.tables import Account
+from ntmd.config import Settings
+from ntmd.membership import enrol
+from ntmd.nodefiles import NodeFiles
+from ntmd.progress import Progress
 from ntmd.proto import certs
 from ntmd.proto.crypto import public_key
 from ntmd.proto.types import Endpoint, Role
@@ -119,6 +124,28 @@ def test_join_renew_and_leave(running: Running) -> None:
     account.leave(renewed, key)
     assert error_of(lambda: account.renew_node(renewed, key)).error == "not_member"
     account.leave(renewed, key)  # a second time is fine
+
+
+def test_a_full_disk_spends_no_invitation(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = NodeFiles(tmp_path)
+    files.key_or_new(os.urandom)
+    settings = Settings(state=tmp_path, join=running.invite(), name="full")
+    write = os.write
+
+    def full(descriptor: int, data: bytes) -> int:
+        if os.readlink(f"/proc/self/fd/{descriptor}").startswith(str(files.enrolment_file)):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(Complaint, match="disk is full"):
+            enrol(settings, files, Progress(None, quiet=True))
+    assert not files.enrolled()
+    enrol(settings, files, Progress(None, quiet=True))
+    assert files.enrolled()
 
 
 def test_over_ipv6_too(running: Running) -> None:

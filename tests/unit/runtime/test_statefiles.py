@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ntmd.runtime import statefiles
 from ntmd.runtime.complaints import Complaint
-from ntmd.runtime.statefiles import FileStore, read_file, write_file
+from ntmd.runtime.statefiles import FileStore, Room, read_file, write_file
 
 
 def test_written_files_have_their_mode_whatever_the_umask(tmp_path: Path) -> None:
@@ -40,6 +40,19 @@ def test_a_full_disk_leaves_the_old_content(
     assert "free some space" in caught.value.text
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_room_is_taken_before_and_given_back(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with Room(path, 5000) as room:
+        (partial,) = tmp_path.iterdir()
+        assert partial.stat().st_blocks * 512 >= 5000
+        room.put(b"content")
+    assert path.read_bytes() == b"content"
+    with pytest.raises(KeyError), Room(path, 5000):
+        raise KeyError
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == b"content"
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ class Bench:
 
     def stream(self, authority: Authority | None = None, **changed: object) -> StreamUnderlay:
         """The plane's end of a connection to it."""
-        proxy = str(changed.pop("proxy", ""))
+        ways = str(changed.pop("proxy", "")), str(changed.pop("no_proxy", ""))
         given: dict[str, object] = {
             "socket": 7,
             "interface": "",
@@ -94,7 +94,7 @@ class Bench:
             "slack_ms": 0,
             **changed,
         }
-        settings = StreamSettings((authority or self.authority).ca, proxy)
+        settings = StreamSettings((authority or self.authority).ca, *ways)
         wish = OpenStream(**given)  # type: ignore[arg-type]
         self.streams.append(StreamUnderlay(wish, settings, 0))
         return self.streams[-1]
@@ -367,6 +367,10 @@ def test_through_an_http_proxy(tmp_path: Path) -> None:
             assert b"Proxy-Authorization: Basic bWU6c0BjcnQ=\r\n" in seen[0]
             stream.socket.close()
             proxy.close()
+
+            past = made.stream(proxy=f"http://127.0.0.1:{where}", no_proxy="127.0.0.0/8")
+            assert await got(past) == [(b"", 0)]  # nobody serves at the proxy any more
+            past.socket.close()
 
             for answer, says in (
                 (b"HTTP/1.1 403 Forbidden\r\n\r\n", "refuses: 403 Forbidden"),
