@@ -141,7 +141,7 @@ def read_enrolment(files: NodeFiles) -> Enrolment:
 
 def enrol(settings: Settings, files: NodeFiles, progress: Progress) -> None:
     """Join with the URL of the settings; leaves key and enrolment in the state directory."""
-    from ntmd.runtime import account  # TLS: this process replaces itself afterwards
+    from ntmd.runtime import account, account_api  # TLS: this process replaces itself afterwards
 
     url = account.parse_join_url(settings.join)
     key, proxy = files.key_or_new(os.urandom), _proxy(settings)
@@ -150,7 +150,7 @@ def enrol(settings: Settings, files: NodeFiles, progress: Progress) -> None:
         progress.step(f"joining at {url.base}")
         try:
             enrolment = account.enrol_node(settings.join, settings.name or None, key, proxy)
-        except account.AccountError as refused:
+        except account_api.AccountError as refused:
             if settings.name or refused.error not in NAME_WANTED:
                 raise
             # the invitation leaves the name to us: take the host's

@@ -6,7 +6,7 @@ SubjectPublicKeyInfo. All addresses are tried (:mod:`ntmd.runtime.eyeballs`). Th
 without any check, compared with the fingerprint, and from then on is the only root; the system's
 roots are ignored (rule S12). An X25519 key cannot sign, so its possession is proved by rule C8.
 
-Synchronous, standard library only (``http.client`` and ``ssl``, imported on first use).
+Synchronous; how requests get there is in :mod:`ntmd.runtime.account_api`.
 """
 
 from __future__ import annotations
@@ -14,20 +14,18 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from ntmd.proto import certs, tlskeys
 from ntmd.proto.crypto import ed25519_public, ed25519_sign, public_key, sha256
 from ntmd.proto.errors import ProtocolError
-from ntmd.proto.timing import CLOCK_COMPLAINT
 from ntmd.proto.types import Endpoint
-from ntmd.runtime.complaints import Complaint, Exit
+from ntmd.runtime.account_api import AccountError, Api, base_of, not_understood
+from ntmd.runtime.complaints import Exit
 from ntmd.runtime.enrolment import (
     DIRECTORY_PROOF,
     SIGN_PROOF,
@@ -36,36 +34,12 @@ from ntmd.runtime.enrolment import (
     decode,
     encode,
 )
-from ntmd.runtime.eyeballs import NO_ROUTE, interleaved, race
-from ntmd.runtime.nat64 import find_nat64, is_ipv4
 from ntmd.runtime.proxy import Proxy
 
-if TYPE_CHECKING:
-    import ssl
-    from http.client import HTTPSConnection
-
-CONNECT_TIMEOUT = 5.0  # seconds
-HTTPS = 443
-ANSWER_MAX = 8 << 20
 MOST_HOSTS = 8
 FRAGMENT = re.compile(
     r"v=1&ca=([0-9a-f]{64})(?:&k=([A-Za-z0-9_-]{16,128}))?(?:&at=([0-9A-Fa-f:.,]{3,400}))?\Z"
 )
-
-
-class AccountError(Complaint):
-    """The account server refused, or cannot be used. ``error`` is its short name for the reason."""
-
-    def __init__(
-        self,
-        what: str,
-        means: str = "",
-        do: str = "",
-        exit_code: int = Exit.FAILED,
-        error: str = "",
-    ) -> None:
-        super().__init__(what, means, do, exit_code)
-        self.error = error
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +64,6 @@ class JoinUrl:
         key = f"&k={self.token}" if self.token else ""
         others = f"&at={','.join(self.others)}" if self.others else ""
         return f"{self.base}/join#v=1&ca={self.platform_id.hex()}{key}{others}"
-
-
-def base_of(host: str, port: int) -> str:
-    """``https://HOST:PORT``, IPv6 addresses in brackets."""
-    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +184,7 @@ def fetch_directory(state: Enrolment, sign_key: bytes) -> tuple[Coordinator, ...
     try:
         return tuple(Coordinator.read(item) for item in answer["directory"])
     except (KeyError, TypeError, ValueError) as error:
-        raise _not_understood(api) from error
+        raise not_understood(api) from error
 
 
 def login(join_url: str, user: str, password: str, name: str = "") -> str:
@@ -241,7 +210,7 @@ def _presented(state: Enrolment) -> dict[str, Any]:
 
 
 def _enrolment(
-    api: _Api,
+    api: Api,
     what: str,
     asked: dict[str, Any],
     private_key: bytes,
@@ -254,14 +223,14 @@ def _enrolment(
         given = Enrolment.read({**answer, **known})
         leaf = certs.parse_leaf(given.certificates[0])
     except (ValueError, IndexError, ProtocolError) as error:
-        raise _not_understood(api) from error
+        raise not_understood(api) from error
     if leaf.key != public_key(private_key) or given.platform_id != api.platform_id:
-        raise _not_understood(api)
+        raise not_understood(api)
     return given
 
 
 def _prove(
-    api: _Api,
+    api: Api,
     what: str,
     asked: dict[str, Any],
     private_key: bytes,
@@ -278,7 +247,7 @@ def _prove(
         digest = sha256(body)
         proof = certs.pop_proof(private_key, ephemeral, nonce, fqdn, digest)
     except (ValueError, ProtocolError) as error:
-        raise _not_understood(api) from error
+        raise not_understood(api) from error
     finish = {"exchange": _member(api, begun, "exchange"), "proof": encode(proof)}
     if sign_key:
         signed = SIGN_PROOF + nonce + fqdn.encode() + b"\0" + digest
@@ -288,19 +257,19 @@ def _prove(
     return api.post(f"/v1/{what}/finish", finish)
 
 
-def _member(api: _Api, answer: dict[str, Any], key: str) -> str:
+def _member(api: Api, answer: dict[str, Any], key: str) -> str:
     value = answer.get(key)
     if not isinstance(value, str):
-        raise _not_understood(api)
+        raise not_understood(api)
     return value
 
 
 # ------------------------------------------------------------------ the connection
 
 
-def _reach(url: JoinUrl, proxy: Proxy | None = None) -> _Api:
+def _reach(url: JoinUrl, proxy: Proxy | None = None) -> Api:
     """Fetch the CA over an unchecked connection, and check its fingerprint."""
-    api = _Api((url.host, *url.others), url.port, url.platform_id, b"", proxy)
+    api = Api((url.host, *url.others), url.port, url.platform_id, b"", proxy)
     other = ""
     while True:
         try:
@@ -331,195 +300,7 @@ def _wrong_fingerprint(base: str) -> AccountError:
     )
 
 
-def _known(state: Enrolment, proxy: Proxy | None = None) -> _Api:
+def _known(state: Enrolment, proxy: Proxy | None = None) -> Api:
     parts = urlsplit(state.as_url)
     hosts = (parts.hostname or "", *state.as_hosts)
-    return _Api(hosts, parts.port or 443, state.platform_id, state.ca, proxy)
-
-
-class _Api:
-    """Requests to one account server; ``ca`` (DER) is the only root once it is set.
-
-    ``hosts`` are its addresses, each tried at ``port`` and then at 443, which more networks let
-    pass; the one that answered first serves the requests that follow.
-    """
-
-    def __init__(
-        self,
-        hosts: Sequence[str],
-        port: int,
-        platform_id: bytes,
-        ca: bytes,
-        proxy: Proxy | None = None,
-    ) -> None:
-        self.hosts = interleaved(hosts)
-        self.ca = ca
-        self.platform_id = platform_id
-        self.server_ms = 0  # the server's clock at its last answer
-        ports = dict.fromkeys((port, HTTPS))
-        self._places = {base_of(host, at): (host, at) for at in ports for host in self.hosts}
-        self._tried = tuple(self._places)
-        self._port = port
-        self._proxy = proxy
-        self._behind: dict[str, str] | None = None  # place: its address behind a NAT64
-        self.base = self._tried[0]  # https://HOST:PORT of the place in use
-
-    def give_up_host(self) -> bool:
-        """The place in use is somebody else's here; whether there are others to try."""
-        del self._places[self.base]
-        self._tried = tuple(self._places)
-        self.hosts = tuple(dict.fromkeys(host for host, _ in self._places.values())) or self.hosts
-        return bool(self._tried)
-
-    def fetch_ca(self) -> bytes:
-        """``GET /ca`` without any check of who answers."""
-        status, body = self._request("GET", "/ca", None, {}, checked=False)
-        return body if status == 200 else b""
-
-    def post(self, path: str, content: dict[str, Any]) -> dict[str, Any]:
-        """Send a JSON object; the object of the answer, or AccountError."""
-        return self.call("POST", path, json.dumps(content).encode())
-
-    def call(
-        self, method: str, path: str, body: bytes | None, headers: dict[str, str] | None = None
-    ) -> dict[str, Any]:
-        """Like :meth:`post`, with the exact bytes of the body."""
-        given = {"Content-Type": "application/json", **(headers or {})}
-        status, data = self._request(method, path, body, given, checked=True)
-        try:
-            answer = json.loads(data)
-        except (ValueError, RecursionError):
-            answer = None
-        if not isinstance(answer, dict):
-            raise _not_understood(self)
-        if status != 200:
-            text = str(answer.get("text") or f"the account server answered {status}.")
-            raise AccountError(text, error=str(answer.get("error") or "refused"))
-        return answer
-
-    def check_clock(self) -> None:
-        """Complain if this machine's clock is wrong by more than an hour."""
-        off = time.time() - self.server_ms / 1000 if self.server_ms else 0.0
-        if abs(off) > CLOCK_COMPLAINT:
-            way = "ahead" if off > 0 else "behind"
-            raise AccountError(
-                f"this machine's clock is {abs(off) / 3600:.1f} hours {way} of the server's.",
-                "Certificates cannot be judged with a wrong clock.",
-                "Set the clock (timedatectl set-ntp true), then try again.",
-                Exit.FAILED,
-                "clock",
-            )
-
-    def _request(
-        self, method: str, path: str, body: bytes | None, headers: dict[str, str], checked: bool
-    ) -> tuple[int, bytes]:
-        import http.client
-        import ssl
-
-        connection: HTTPSConnection | None = None
-        try:
-            try:
-                self.base, connection = race(self._tried, lambda at: self._connect(at, checked))
-            except OSError as error:
-                if error.errno not in NO_ROUTE or not self._look_for_nat64():
-                    raise
-                self.base, connection = race(self._tried, lambda at: self._connect(at, checked))
-            self._tried = (self.base,)
-            connection.request(method, path, body, headers)
-            answer = connection.getresponse()
-            self._note_date(answer.getheader("Date"))
-            return answer.status, answer.read(ANSWER_MAX)
-        except ssl.SSLCertVerificationError as error:
-            raise self._untrusted(error) from error
-        except (OSError, http.client.HTTPException) as error:
-            raise self._unreachable(error) from error
-        finally:
-            if connection is not None:
-                connection.close()
-
-    def _connect(self, place: str, checked: bool) -> HTTPSConnection:
-        from http.client import HTTPSConnection
-
-        context, proxy = self._context(checked), self._proxy
-        host, port = self._places[place]
-        if proxy is not None and proxy.serves(host, port):
-            made = HTTPSConnection(proxy.host, proxy.port, timeout=CONNECT_TIMEOUT, context=context)
-            made.set_tunnel(host, port, proxy.headers())
-            made.connect()
-            return made
-        made = HTTPSConnection(host, port, timeout=CONNECT_TIMEOUT, context=context)
-        via = (self._behind or {}).get(place, host)
-        plain = socket.create_connection((via, port), CONNECT_TIMEOUT)
-        try:
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            made.sock = context.wrap_socket(plain, server_hostname=host)
-        except OSError:
-            plain.close()
-            raise
-        return made
-
-    def _look_for_nat64(self) -> bool:
-        """There is no IPv4 here: whether its addresses can be reached through a NAT64."""
-        if self._behind is None:
-            self._behind = {}
-            prefix = find_nat64()
-            for place, (host, port) in self._places.items():
-                if prefix is not None and is_ipv4(host):
-                    self._behind[place] = prefix.synthesise(Endpoint(host, port)).host
-            self._tried = (*self._behind,) or self._tried
-            return bool(self._behind)
-        return False
-
-    def _context(self, checked: bool) -> ssl.SSLContext:
-        import ssl
-
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        if checked:
-            context.load_verify_locations(cadata=self.ca)
-        else:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
-
-    def _note_date(self, text: str | None) -> None:
-        try:
-            self.server_ms = int(parsedate_to_datetime(text or "").timestamp() * 1000)
-        except (ValueError, TypeError, OverflowError):
-            return
-
-    def _untrusted(self, error: ssl.SSLCertVerificationError) -> AccountError:
-        return AccountError(
-            f"the certificate of {self.base} is not accepted: {error.verify_message}.",
-            "Whoever answers there is not the account server of this platform, or serves another"
-            " address, or this machine's clock is wrong.",
-            "Check the clock (`date`) and the address; the operator lists addresses with --listen.",
-            Exit.FAILED,
-            "untrusted",
-        )
-
-    def _unreachable(self, error: Exception) -> AccountError:
-        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return AccountError(
-            f"the account server at {self._everywhere()} cannot be reached: {why}.",
-            "Nothing was changed.",
-            "Check the network, that `ntm-server` runs there, and that a firewall lets TCP port"
-            f" {self._port} pass.",
-            Exit.UNREACHABLE,
-            "unreachable",
-        )
-
-    def _everywhere(self) -> str:
-        given = [base for base in self._tried if self._places[base][1] == self._port]
-        through = f" through the proxy {self._proxy.host}" if self._proxy else ""
-        return " or ".join(given or self._tried) + through
-
-
-def _not_understood(api: _Api) -> AccountError:
-    return AccountError(
-        f"the answer of the account server at {api.base} is not understood.",
-        "Both sides may be of different versions.",
-        "Install the same version on both, then try again.",
-        Exit.FAILED,
-        "answer",
-    )
+    return Api(hosts, parts.port or 443, state.platform_id, state.ca, proxy)

@@ -32,7 +32,8 @@ from ntm_as.web import application
 from ntmd.proto import certs, timing
 from ntmd.proto.crypto import ed25519_public
 from ntmd.proto.errors import ProtocolError
-from ntmd.runtime.account import JoinUrl, base_of
+from ntmd.runtime.account import JoinUrl
+from ntmd.runtime.account_api import base_of
 from ntmd.runtime.clock import wall_ms
 from ntmd.runtime.complaints import Complaint
 from ntmd.runtime.journal import journal

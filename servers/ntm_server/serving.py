@@ -31,7 +31,7 @@ from ntm_server.servers import coordinator, relay
 from ntm_server.tls import TlsPort
 from ntmd.proto import certs, timing
 from ntmd.proto.types import Endpoint
-from ntmd.runtime.account import AccountError
+from ntmd.runtime.account_api import AccountError
 from ntmd.runtime.clock import wall_ms
 from ntmd.runtime.complaints import Complaint
 from ntmd.runtime.control import check_path

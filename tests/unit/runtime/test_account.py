@@ -35,8 +35,9 @@ from ntmd.progress import Progress
 from ntmd.proto import certs
 from ntmd.proto.crypto import public_key
 from ntmd.proto.types import Endpoint, Role
-from ntmd.runtime import account
-from ntmd.runtime.account import AccountError, parse_join_url
+from ntmd.runtime import account, account_api
+from ntmd.runtime.account import parse_join_url
+from ntmd.runtime.account_api import AccountError
 from ntmd.runtime.clock import wall_ms
 from ntmd.runtime.complaints import Complaint
 from ntmd.runtime.enrolment import Enrolment, encode
@@ -47,7 +48,7 @@ HOUR = 3_600_000
 @pytest.fixture(autouse=True)
 def _nobody_at_443(monkeypatch: pytest.MonkeyPatch) -> None:
     """The port tried besides is one that nobody has, whatever else runs on this machine."""
-    monkeypatch.setattr(account, "HTTPS", 1)
+    monkeypatch.setattr(account_api, "HTTPS", 1)
 
 
 class Running:
@@ -265,7 +266,7 @@ def test_a_wrong_clock_is_named(running: Running, monkeypatch: pytest.MonkeyPatc
     url = running.invite()
     for off, way in ((86_400, "ahead"), (-86_400, "behind")):
         wrong = SimpleNamespace(time=lambda off=off: time.time() + off)  # the client's alone
-        monkeypatch.setattr(account, "time", wrong)
+        monkeypatch.setattr(account_api, "time", wrong)
         error = error_of(lambda: account.enrol_node(url, "x", os.urandom(32)))
         assert error.error == "clock"
         assert f"24.0 hours {way}" in error.text

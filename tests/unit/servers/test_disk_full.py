@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ntmd.runtime import account, patience, statefiles
-from ntmd.runtime.account import AccountError
+from ntmd.runtime.account_api import AccountError
 from ntmd.runtime.patience import PatientStore
 from tests.unit.servers.test_server_process import COMMAND, LIMIT, ask, environment, free_port
 

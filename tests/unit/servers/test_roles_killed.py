@@ -20,7 +20,7 @@ from ntmd.proto.session import Sequencer, SessionEngine
 from ntmd.proto.types import Path as Way
 from ntmd.proto.types import Peer, Role
 from ntmd.runtime import account
-from ntmd.runtime.account import AccountError
+from ntmd.runtime.account_api import AccountError
 from ntmd.runtime.clock import boot_clock, wall_ms
 from ntmd.runtime.enrolment import Enrolment
 from tests.unit.servers.test_server_process import COMMAND, LIMIT, ask, environment, free_port

@@ -24,7 +24,8 @@ from ntmd.proto.crypto import public_key
 from ntmd.proto.stream import ALPN
 from ntmd.proto.types import Endpoint, Role
 from ntmd.runtime import account
-from ntmd.runtime.account import AccountError, ServerTls
+from ntmd.runtime.account import ServerTls
+from ntmd.runtime.account_api import AccountError
 from ntmd.runtime.complaints import Complaint
 from ntmd.runtime.enrolment import encode
 from ntmd.runtime.stream_server import StreamListener, StreamPort
