@@ -87,11 +87,16 @@ class Calling:
             number = call.association
         hashes = hashes and not fresh and may_use_hashes(self._context, association, now)
         call = Call(kept, dict.fromkeys(paths, 0), offered, now, hashes, number)
+        self._begin(association, call, suite, now)
+        return association
+
+    def _begin(
+        self, association: Association, call: Call, suite: Suite | None, now: float
+    ) -> None:
         association.call = call
-        self._attempt(association, call, suite, hashes, not hashes, now)
+        self._attempt(association, call, suite, call.hashes, not call.hashes, now)
         self._context.at(now + timing.HANDSHAKE_LIFETIME, self._over, association, call)
         self._step(association, call, now)
-        return association
 
     def widen(self, association: Association, paths: Sequence[Path], now: float) -> None:
         """Send the initiation under way on further paths too, now and with each later copy."""
@@ -188,8 +193,16 @@ class Calling:
         call.rung += 1
 
     def _over(self, association: Association, call: Call, now: float) -> None:
-        if association.call is call:
+        if association.call is not call:
+            return
+        if call.rung >= timing.UNPADDED_FROM_RUNG:
             self._end(association, "silence", now)
+            return
+        # Copies due within 0.25 s were not sent in 10 s: this process stood still, nobody was
+        # silent. The initiation is too old to be answered (C10), so a fresh one takes its place.
+        paths = dict.fromkeys(call.paths, 0)
+        fresh = Call(call.attempts, paths, call.psks, now, call.hashes, call.association)
+        self._begin(association, fresh, Suite(call.attempts[-1].datagram[2]), now)
 
     def _end(self, association: Association, failure: str | None, now: float) -> None:
         """The call is over; the index of the attempt that succeeded has left the list before."""

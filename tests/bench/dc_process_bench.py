@@ -31,7 +31,15 @@ from ntm_dc.core import DcCore
 from ntm_dc.shell import DcServer
 from ntm_dc.values import DcState
 from ntmd.proto import messages as m
-from ntmd.proto.events import Established, MessageReceived, OpenPolicy, Replied
+from ntmd.proto.events import (
+    CallFailed,
+    Established,
+    MessageReceived,
+    OpenPolicy,
+    PeerClosed,
+    Replied,
+    RequestFailed,
+)
 from ntmd.proto.io import DatagramReceived, SendDatagram
 from ntmd.proto.session import Sequencer, SessionEngine
 from ntmd.proto.types import Endpoint, Path, Peer, Role
@@ -81,11 +89,17 @@ class Node:
             platform_ms=lambda now: offset + int(now * 1000),
             sequencer=Sequencer(0, lambda mark: None),
         )
-        self.at = at
-        self.handle = self.engine.call(dc, [Path(1, at)], boot_clock())
+        self.dc, self.at = dc, at
+        self.handle = 0
+        self.calls = 0
+
+    def call(self) -> None:
+        """Shake hands; what becomes of it is seen in :meth:`outgoing`."""
+        self.calls += 1
+        self.handle = self.engine.call(self.dc, [Path(1, self.at)], boot_clock())
 
     def outgoing(self) -> list[bytes]:
-        """What the engine wants sent; its events are noted."""
+        """What the engine wants sent; its events are noted. Whatever failed is begun again."""
         found = []
         for output in self.engine.take_outputs():
             if isinstance(output, SendDatagram):
@@ -99,10 +113,14 @@ class Node:
                 self.registered = output.reply.status == m.Status.OK
             elif isinstance(output, MessageReceived):
                 self.answers += isinstance(output.message, m.Answer)
+            elif isinstance(output, CallFailed | PeerClosed | RequestFailed):
+                self.call()
+                found += self.outgoing()
         return found
 
     def join(self) -> None:
         """Shake hands and register."""
+        self.call()
         end, poll = time.monotonic() + 10, select.poll()
         poll.register(self.socket, select.POLLIN)
         while not self.registered:

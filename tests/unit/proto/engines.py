@@ -105,6 +105,7 @@ class Bus:
         self.lose: Lose = lambda source, destination, data: False
         self.on_event: Callable[[Station, Any], None] = lambda station, event: None
         self.delay: Callable[[bytes], float] = lambda data: DELAY
+        self.stopped: dict[Endpoint, float] = {}  # processes that do not run, until when
 
     def platform_ms(self, station: Station, now: float) -> int:
         return EPOCH_MS + int((now - 1000.0) * 1000) + station.skew_ms
@@ -161,8 +162,7 @@ class Bus:
         end = self.now + seconds
         self.collect()
         while True:
-            due = [each.engine.deadline() for each in self.stations.values()]
-            times = [each for each in due if each is not None]
+            times = [at for each in self.stations.values() if (at := self._due(each)) is not None]
             if self.flying:
                 times.append(self.flying[0][0])
             if not times or min(times) > end:
@@ -174,14 +174,23 @@ class Bus:
     def _turn(self) -> None:
         while self.flying and self.flying[0][0] <= self.now:
             _, _, source, target, data = heapq.heappop(self.flying)
-            if target in self.stations:
+            if target in self.stations and self.now < self.stopped.get(target, 0.0):
+                self.serial += 1  # it waits in the kernel's buffer
+                held = (self.stopped[target], self.serial, source, target, data)
+                heapq.heappush(self.flying, held)
+            elif target in self.stations:
                 self.stations[target].engine.receive(data, 1, source, self.now)
                 self.collect()
         for station in list(self.stations.values()):
-            deadline = station.engine.deadline()
+            deadline = self._due(station)
             if deadline is not None and deadline <= self.now:
                 station.engine.handle_deadline(self.now)
         self.collect()
+
+    def _due(self, station: Station) -> float | None:
+        """When its timer fires, if its process runs then."""
+        deadline = station.engine.deadline()
+        return None if deadline is None else max(deadline, self.stopped.get(station.at, 0.0))
 
 
 def pair(seed: int = 1) -> tuple[Bus, Station, Station]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ntmd.proto import messages as m
 from ntmd.proto import timing
 from ntmd.proto.events import (
@@ -99,6 +101,25 @@ def test_nobody_answers() -> None:
     assert alice.all(CallFailed) == [CallFailed(handle, "silence")]
     assert len(bus.sent) == timing.CANDIDATE_COPIES
     assert alice.engine.handle_of(stranger.key) is None
+
+
+@pytest.mark.parametrize("stop", [5.0, 10.2, 60.0])
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_caller_whose_process_stood_still_goes_on_calling(stop: float, answered: bool) -> None:
+    """Nobody was silent: the copies of the ladder were never sent, or the answer was not read."""
+    bus, alice, bob = pair()
+    bus.lose = lambda source, destination, data: not answered and bus.now < 1001.0
+    alice.call(bob)
+    bus.stopped[alice.at] = bus.now + stop
+    bus.run(stop + 5 * DELAY + timing.LADDER[0])
+    assert not alice.all(CallFailed)
+    ours, theirs = alice.all(Established)[-1].session, bob.all(Established)[-1].session
+    assert ours.slot_in == theirs.slot_out
+    assert (alice.in_use(), bob.in_use()) == (ours.number, theirs.number)
+    alice.engine.ask(alice.handle(bob), m.Deregister(0), bus.now)
+    bus.run(timing.HANDSHAKE_LIFETIME + 1)
+    assert len(bob.all(MessageReceived)) == 1
+    assert not alice.all(CallFailed)
 
 
 def test_another_name_than_the_called_one_fails_in_the_handshake() -> None:
