@@ -19,8 +19,8 @@ from ntmd.proto.timing import DOUBT_LADDER, STANDBY_FRESH
 from ntmd.proto.types import Endpoint, Path, Peer
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0)
-"""Waits between calls to a server that does not answer, seconds; up to a quarter more by
-chance: a server that was away for long hears each node within 150 s, and never many at once."""
+"""Waits from the failure of a call (10 s) to the next, seconds; up to a quarter more by chance: a
+server that was away for long hears each node within 160 s, and never many at once."""
 WANTED_PAUSE = 5.0  # somebody who needs the server has it called before its time, so often at most
 REKEY_AFTER_MOVE = 2.0  # a move is settled by then, seconds
 UNEASY = 0.5  # a keep-alive unanswered for this long (six copies) makes the link suspect, seconds
@@ -147,7 +147,6 @@ class Uplink:
             self._failures = 0
             self._down(now)
             self.call(now)
-            self._again(now)
 
     def _again(self, now: float) -> None:
         pause = PAUSES[min(self._failures, len(PAUSES) - 1)]
@@ -158,7 +157,6 @@ class Uplink:
     def _recall(self, now: float) -> None:
         if self.state is not Link.UP and not self._common.stopping:
             self.call(now)
-            self._again(now)
 
     def heard(self, path: Path, now: float) -> None:
         """Anything authenticated came from the server."""
@@ -287,7 +285,6 @@ class Uplink:
             self.announce_again(now)
         else:
             self.call(now)
-            self._again(now)
 
     def announce_again(self, now: float) -> None:
         """The same path under a greater sequence: the NAT's mapping may be another one by now."""

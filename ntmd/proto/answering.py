@@ -143,8 +143,7 @@ class Answering:
         if admission is None:
             raise ProtocolError("refused")
         check_grace(remote, admission.psk)
-        if not self._gate.open(key, now):
-            raise ProtocolError("half_open_limit")
+        self._gate.open(key, now)
         self._remember(key, payload.sequence)
         return _Caller(handshake, header, payload, remote, admission)
 

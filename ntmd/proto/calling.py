@@ -42,7 +42,6 @@ from ntmd.proto.records import choose_suite
 from ntmd.proto.types import Endpoint, Path, Peer, Suite
 
 PSKS = 4  # offered in one initiation (rule C4)
-ATTEMPTS = 3  # initiations of one call that may still be answered
 PAYLOAD_ROOM = 880  # certificates and record in an initiation of 1,200 bytes with four psk ids
 
 
@@ -90,9 +89,7 @@ class Calling:
         self._begin(association, call, suite, now)
         return association
 
-    def _begin(
-        self, association: Association, call: Call, suite: Suite | None, now: float
-    ) -> None:
+    def _begin(self, association: Association, call: Call, suite: Suite | None, now: float) -> None:
         association.call = call
         self._attempt(association, call, suite, call.hashes, not call.hashes, now)
         self._context.at(now + timing.HANDSHAKE_LIFETIME, self._over, association, call)
@@ -166,7 +163,7 @@ class Calling:
                 context.fingerprint,
             )
         )
-        while len(call.attempts) > ATTEMPTS:
+        while len(call.attempts) > timing.CALL_ATTEMPTS:
             context.free_index(call.attempts.pop(0).own_index, now)
 
     def _copy(self, call: Call, path: Path) -> None:

@@ -141,15 +141,17 @@ class Gate:
             self._settle(serial, key)
         return len(self._opened) < timing.HALF_OPEN_TOTAL
 
-    def open(self, key: bytes, now: float) -> bool:
-        """Count a half-open handshake of a static key; False: it has too many."""
-        serials = self._half_open.setdefault(key, [])
-        if len(serials) >= timing.HALF_OPEN_PER_KEY:
-            return False
+    def open(self, key: bytes, now: float) -> None:
+        """Count a half-open handshake of a static key; of too many the oldest is counted no more.
+
+        Its session goes too: :meth:`ntmd.proto.lifecycle.Lifecycle.ready`.
+        """
+        serials = self._half_open.get(key)
+        if serials and len(serials) >= timing.HALF_OPEN_PER_KEY:
+            self._settle(serials[0], key)
         self._serial += 1
-        serials.append(self._serial)
+        self._half_open.setdefault(key, []).append(self._serial)
         self._opened[self._serial] = (now + timing.HANDSHAKE_LIFETIME, key)
-        return True
 
     def confirmed(self, key: bytes) -> None:
         """A handshake of a key is no longer half open."""

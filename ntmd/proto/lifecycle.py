@@ -19,8 +19,6 @@ from ntmd.proto.events import (
 from ntmd.proto.plane import DataKey
 from ntmd.proto.types import Path
 
-UNCONFIRMED = 2  # a third unconfirmed session replaces the second
-
 
 class Lifecycle:
     """Changes what sessions an association has; nothing here seals or opens.
@@ -37,8 +35,8 @@ class Lifecycle:
     def ready(self, association: Association, session: Session, path: Path, now: float) -> None:
         """A handshake gave keys: receive under them from now on."""
         waiting = association.unconfirmed()
-        if len(waiting) >= UNCONFIRMED:
-            self.drop(association, [waiting[-1]], now)
+        if len(waiting) >= timing.HALF_OPEN_PER_KEY:
+            self.drop(association, [waiting[0]], now)
         association.sessions[session.info.slot_in] = session
         session.path = path
         context, info = self._context, session.info

@@ -21,6 +21,8 @@ INITIATION_COPY_WINDOW = 10.0  # byte-identical copies get the byte-identical re
 INITIATION_COPIES = 16
 HALF_OPEN_TOTAL = 4096
 HALF_OPEN_PER_KEY = 4
+"""The newest are kept: a caller may still take the answer to any of its CALL_ATTEMPTS newest."""
+CALL_ATTEMPTS = 3  # initiations of one call that may still be answered
 SEQUENCE_STEP = 1 << 20  # high-water mark of initiation sequences is persisted in such steps
 SEQUENCE_KEYS = 65_536  # greatest sequence per static key, least recently used leaves
 COOKIE_SECRET_LIFETIME = 120.0
@@ -181,6 +183,7 @@ NO_TUNNEL_INTERVAL = 0.25  # per address
 
 assert REKEY_AFTER < REKEY_AFTER_RESPONDER < DATA_KEY_LIFETIME
 assert sum(LADDER) < HANDSHAKE_LIFETIME
+assert CALL_ATTEMPTS < HALF_OPEN_PER_KEY
 assert GRANT_RENEW < GRANT_LIFETIME
 assert KEEPALIVE_MAX < REGISTRATION_LEASE  # signs of life come in time without Registration
 assert REGISTRATION_REFRESH * 1.25 < RECORD_RENEW

@@ -43,6 +43,7 @@ class Process:
         self._timer: Timer | None = None
         self._armed: float | None = None
         self._spins = (0.0, 0)
+        self._stopped = False
         self.turns = 0  # inputs and deadlines: how often the process was woken
         host.sleepers.append(self)
 
@@ -90,8 +91,19 @@ class Process:
         if self._core is None:
             return
         self._inputs.append(event)
-        if not self._busy and not self.host.asleep:
+        if not self._busy and not self._stopped and not self.host.asleep:
             self._work()
+
+    def stand_still(self, seconds: float) -> None:
+        """SIGSTOP, then SIGCONT: what arrives waits in the kernel's buffers, timers run late."""
+        self._stopped = True
+
+        def go_on() -> None:
+            self._stopped = False
+            if self._core is not None:
+                self._work()
+
+        self.host.world.clock.after(seconds, go_on)
 
     def woke(self, asleep: float) -> None:
         """The machine slept: what became due meanwhile is done now."""
@@ -158,7 +170,7 @@ class Process:
     def _tick(self) -> None:
         self._timer, deadline = None, self._armed
         self._armed = None
-        if self._core is None or deadline is None or self.host.asleep:
+        if self._core is None or deadline is None or self._stopped or self.host.asleep:
             return
         self.turns += 1
         now = max(self.host.now, deadline)

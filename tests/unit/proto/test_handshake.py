@@ -17,7 +17,7 @@ from ntmd.proto.events import (
 from ntmd.proto.frame import INDEX, Kind
 from ntmd.proto.noise import COOKIE_SIZE
 from ntmd.proto.types import Endpoint, Path, PskKind, Role
-from tests.unit.proto.engines import Bus, PskPolicy, Station, joined, pair
+from tests.unit.proto.engines import DELAY, Bus, PskPolicy, Station, joined, pair
 
 SECRET = Psk(PskKind.DIRECTION, b"i" * 16, b"s" * 32)
 OTHER = Psk(PskKind.RESUMPTION, b"j" * 16, b"t" * 32)
@@ -405,7 +405,7 @@ def test_a_flood_of_junk_leaves_nothing_behind() -> None:
     assert len(gate._buckets) <= 4096
 
 
-def test_half_open_handshakes_of_one_key_are_few() -> None:
+def test_half_open_handshakes_of_one_key_are_few_and_the_newest() -> None:
     bus, alice, bob = pair()
     bus.lose = lambda source, destination, data: source is bob
     for number in range(8):
@@ -413,12 +413,31 @@ def test_half_open_handshakes_of_one_key_are_few() -> None:
         again.skew_ms = number * 10
         again.call(bob)
         bus.run(0.02)
-    assert bob.engine.counters["half_open_limit"] > 0
     association = bob.engine._context.by_key[alice.key]
-    assert len(association.sessions) <= 2
+    assert len(association.sessions) == timing.HALF_OPEN_PER_KEY
+    bus.lose = lambda source, destination, data: False
+    bus.run(timing.LADDER[0] + 2 * DELAY)
+    assert again.all(Established)  # the last of eight lives is served
     bus.lose = lambda source, destination, data: True
     bus.run(timing.HANDSHAKE_LIFETIME * 3)
-    assert bob.engine.handle_of(alice.key) is None
+    assert len(association.sessions) == 1
+
+
+@pytest.mark.parametrize("late", [9.0, 11.0, 25.0, 60.0])
+def test_a_called_end_that_was_late_answers_the_call_under_way(late: float) -> None:
+    """Its buffer holds the initiations of several calls; the caller takes one of the last call."""
+    bus, alice, bob = pair()
+
+    def again(station: Station, event: object) -> None:
+        if isinstance(event, CallFailed):
+            station.call(bob)
+
+    bus.on_event = again
+    alice.call(bob)
+    bus.stopped[bob.at] = bus.now + late
+    bus.run(late + 4 * DELAY)
+    (ours,), (theirs,) = alice.all(Established), bob.all(Established)
+    assert ours.session.slot_in == theirs.session.slot_out
 
 
 def test_a_call_in_the_middle_of_a_flood_completes_within_two_seconds() -> None:
