@@ -53,6 +53,7 @@ from ntmd.proto.plane import (
     InstallTunnel,
     OpenSocket,
     OpenStream,
+    ParkStreams,
     ReleaseParked,
     RemoveTunnel,
     Resend,
@@ -238,7 +239,7 @@ class Daemon:
                 if self._keylog is not None:
                     self._keylog.installed(command)
                 self._plane.send(command)
-            case Resend() | ReleaseParked() | OpenStream():
+            case Resend() | ParkStreams() | ReleaseParked() | OpenStream():
                 self._plane.send(command)
             case BlockInterface():
                 self._plane.send(command)

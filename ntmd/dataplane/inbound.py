@@ -11,7 +11,9 @@ import struct
 from collections import Counter
 from collections.abc import Callable
 
+from ntmd.dataplane import packets
 from ntmd.dataplane.cipher import InvalidTag
+from ntmd.dataplane.errors import Reply
 from ntmd.dataplane.reports import Reports
 from ntmd.dataplane.runs import LARGEST, Runs
 from ntmd.dataplane.slicing import Kept, slices
@@ -37,10 +39,16 @@ class Inbound:
     """Everything that comes in. ``up`` takes what is not data."""
 
     def __init__(
-        self, table: Table, runs: Runs, reports: Reports, drops: Counter[str], up: Up
+        self,
+        table: Table,
+        runs: Runs,
+        reports: Reports,
+        drops: Counter[str],
+        up: Up,
+        reply: Reply,
     ) -> None:
         self._table, self._runs, self._reports = table, runs, reports
-        self._drops, self._up = drops, up
+        self._drops, self._up, self._reply = drops, up, reply
         self._allowances = table.allowances
         self._nonce = bytearray(12)
         self._arrival = (0, "", 0)
@@ -149,7 +157,9 @@ class Inbound:
         self._bytes += length
         if self._stranger or not receiver.seen:
             self._noticed(tunnel, receiver, greatest, end - at, now)
-        if runs.arena[begin] >> 4 == 6:
+        if tunnel.young > now and runs.arena[begin] >> 4 == 6:
+            self._wake_stream(tunnel, begin, length, bool(word & PARTIAL_WORD))
+        elif runs.arena[begin] >> 4 == 6:
             runs.take(tunnel, length, bool(word & PARTIAL_WORD))
         else:
             self._special(tunnel, receiver, begin, length, now)
@@ -204,6 +214,20 @@ class Inbound:
             and self._arrival[0] == current
         ):
             self._reports.moved(tunnel, current, Endpoint(*self._arrival[1:]), length, now)
+
+    def _wake_stream(self, tunnel: Tunnel, begin: int, length: int, partial: bool) -> None:
+        """A stream may be older than the tunnel is here (this node was restarted), and its local
+        end wait for its next repetition: the first segment shows what it has to repeat."""
+        head = bytes(self._runs.view[begin : begin + min(length, packets.SEGMENT_HEAD)])
+        self._runs.take(tunnel, length, partial)
+        flow = head[packets.IP_HEADER : packets.IP_HEADER + 4]
+        if head[8:40] != tunnel.inner or not packets.is_segment(head) or flow in tunnel.woken:
+            return
+        if len(tunnel.woken) < timing.RESEND_FLOWS:
+            tunnel.woken.add(flow)
+            self._runs.close()  # what the segment acknowledges counts first
+            for _ in range(timing.STREAM_WAKES):
+                self._reply(packets.no_route_to(head))
 
     def _special(
         self, tunnel: Tunnel, receiver: Receiver, begin: int, length: int, now: float

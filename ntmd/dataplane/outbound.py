@@ -199,6 +199,16 @@ class Outbound:
             self.resent += 1
             self._egress.spread(tunnel, memoryview(bytearray(datagram)), len(datagram), now)
 
+    def park_streams(self, number: int, now: float) -> None:
+        """The peer has lost its keys: of each stream, the newest packet waits for new ones."""
+        tunnel = self._table.by_number.get(number)
+        if tunnel is None or tunnel.send is None:
+            return
+        for datagram in self.recent.newest(number, tunnel.send.number):
+            packet = tunnel.send.unseal(datagram)
+            if packet is not None and packets.is_segment(packet):
+                self._parking.park(tunnel.peer, bytes(VNET_SIZE) + packet, now)
+
     def refuse(self, raw: list[bytes], unreachable: bool, now: float) -> None:
         """There is no way for these parked packets."""
         self.slots.be_plain()

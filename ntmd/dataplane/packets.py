@@ -28,10 +28,11 @@ HOP_BY_HOP, TCP, UDP, ROUTING, FRAGMENT_HEADER, ICMP6, DESTINATION_OPTIONS = (
 EXTENSIONS = (HOP_BY_HOP, DESTINATION_OPTIONS, ROUTING, FRAGMENT_HEADER)
 CHECKSUM_AT = {TCP: 16, UDP: 6}  # offset of the checksum in the layer 4 header
 MINIMUM = {TCP: 20, UDP: 8}
-FIN, PSH, ACK, CWR = 0x01, 0x08, 0x10, 0x80
+FIN, SYN, RST, PSH, ACK, CWR = 0x01, 0x02, 0x04, 0x08, 0x10, 0x80
 
 UNREACHABLE, TOO_BIG = 1, 2
 NO_ROUTE, ADDRESS_UNREACHABLE, SOURCE_POLICY = 0, 3, 5
+SEGMENT_HEAD = IP_HEADER + MINIMUM[TCP]
 NEIGHBOUR_DISCOVERY = range(133, 138)  # RS, RA, NS, NA, redirect (RFC 4861)
 MINIMUM_MTU = 1280
 
@@ -75,6 +76,30 @@ def last_header(packet: bytes | bytearray | memoryview) -> tuple[int, int, bool]
             following = 8 * (packet[at + 1] + 1)
         protocol, at = packet[at], at + following
     return protocol, at, routing or protocol == ROUTING
+
+
+def is_segment(packet: bytes | memoryview) -> bool:
+    """Whether a packet is a TCP segment, whole, of a stream that is open: without SYN or RST."""
+    if len(packet) < SEGMENT_HEAD or packet[6] != TCP:
+        return False
+    return packet[IP_HEADER + 13] & (SYN | RST | ACK) == ACK
+
+
+def no_route_to(segment: bytes) -> bytes:
+    """The ICMPv6 error "no route" about what the receiver of ``segment`` sent and has no
+    acknowledgement for, as from the segment's source.
+
+    A stream whose repetitions met no way takes back its waiting time (RFC 6069) and, where that is
+    over by then, repeats at once. One that waits for nothing ignores it.
+    """
+    source, to = segment[8:24], segment[24:40]
+    ports = segment[IP_HEADER + 2 : IP_HEADER + 4] + segment[IP_HEADER : IP_HEADER + 2]
+    acked = segment[IP_HEADER + 8 : IP_HEADER + 12]
+    quoted = struct.pack(">IHBB", 6 << 28, MINIMUM[TCP], TCP, 64) + to + source
+    quoted += ports + acked + bytes(4) + bytes((0x50, ACK)) + bytes(6)
+    answer = error_answer(quoted, UNREACHABLE, NO_ROUTE)
+    assert answer is not None
+    return answer
 
 
 def is_local_only(address: bytes) -> bool:

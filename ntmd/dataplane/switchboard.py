@@ -21,6 +21,7 @@ from ntmd.dataplane.window import DEFAULT_SIZE
 from ntmd.proto.plane import (
     CloseSocket,
     InstallTunnel,
+    ParkStreams,
     ReleaseParked,
     RemoveTunnel,
     Resend,
@@ -58,7 +59,7 @@ class Switchboard:
             0 if vnet else VNET_SIZE,
         )
         self.runs = Runs(write, drops, vnet=vnet, join=join)
-        self.inbound = Inbound(self.table, self.runs, self.reports, drops, up)
+        self.inbound = Inbound(self.table, self.runs, self.reports, drops, up, reply)
         self._erase_at: float | None = None
 
     def set_own_address(self, address: bytes) -> None:
@@ -91,6 +92,8 @@ class Switchboard:
                 self._changed()
             case Resend():
                 self.outbound.resend(command, now)
+            case ParkStreams(tunnel=number):
+                self.outbound.park_streams(number, now)
             case CloseSocket(socket=number):
                 self.table.socket_gone(number)
                 self.inbound.settle()

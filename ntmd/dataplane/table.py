@@ -10,12 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from ntmd.dataplane import packets
 from ntmd.dataplane.allowances import Allowances, Source
-from ntmd.dataplane.cipher import Into, functions
+from ntmd.dataplane.cipher import Into, InvalidTag, functions
 from ntmd.dataplane.window import DEFAULT_SIZE, FIRST_COUNTER, Window
 from ntmd.proto import timing
 from ntmd.proto.fragments import Reassembly
-from ntmd.proto.frame import FLAG_PARTIAL, OVERHEAD, Kind
+from ntmd.proto.frame import FLAG_PARTIAL, HEADER_SIZE, OVERHEAD, Kind
 from ntmd.proto.plane import DataKey, PlanePath, SwitchPath, TunnelEntry
 from ntmd.proto.types import Path
 
@@ -53,6 +54,24 @@ class Sender:
         self.plain = int.from_bytes(bytes((Kind.DATA, key.slot, 0, 0)), "big")
         self.partial = int.from_bytes(bytes((Kind.DATA, key.slot, FLAG_PARTIAL, 0)), "big")
         self.seal, self.open = functions(key.suite, key.key)
+
+    def unseal(self, datagram: bytes) -> bytes | None:
+        """The inner packet of a datagram that this key sealed, its checksum filled in; else None.
+
+        A fragment is no packet.
+        """
+        packet = bytearray(len(datagram) - OVERHEAD)
+        nonce = datagram[:4] + datagram[8:HEADER_SIZE]
+        try:
+            self.open(nonce, datagram[HEADER_SIZE:], None, memoryview(packet))
+        except (InvalidTag, LookupError, ValueError):
+            return None
+        if packet[0] >> 4 != 6:
+            return None
+        protocol = packet[6]
+        if datagram[2] & FLAG_PARTIAL and protocol in packets.CHECKSUM_AT:
+            packets.complete(packet, packets.IP_HEADER, packets.CHECKSUM_AT[protocol])
+        return bytes(packet)
 
     def erase(self) -> None:
         """Forget the key, keep the counter."""
@@ -130,6 +149,8 @@ class Tunnel:
     plain: bool = True  # one path without an allowance
     newest: Receiver | None = None  # of the youngest session heard
     pieces: Reassembly | None = None
+    young: float = 0.0  # until then streams may come that are older than the tunnel is here
+    woken: set[bytes] = field(default_factory=set)  # ports of those, peer's first
 
 
 def source_of(path: Path) -> Source:
@@ -166,6 +187,7 @@ class Table:
         tunnel = self.by_number.get(entry.tunnel)
         if tunnel is None:
             tunnel = Tunnel(entry.tunnel, entry.peer_address, entry.peer_address + self.own)
+            tunnel.young = now + timing.STREAM_YOUNG
             self.by_number[entry.tunnel] = tunnel
         self._unlist(tunnel)
         tunnel.peer = entry.peer_address

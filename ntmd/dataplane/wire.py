@@ -79,6 +79,7 @@ CLASSES: tuple[type[Any], ...] = (
     plane.DeviceFailed,
     plane.StreamSettings,
     plane.OpenStream,
+    plane.ParkStreams,
 )
 NUMBERS = {each: number for number, each in enumerate(CLASSES)}
 

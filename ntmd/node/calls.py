@@ -30,7 +30,7 @@ from ntmd.node.underlay import Underlay
 from ntmd.proto.errors import ProtocolError
 from ntmd.proto.events import CallFailed, Established, PeerClosed, SessionReady
 from ntmd.proto.messages import CloseReason, Status
-from ntmd.proto.plane import ReleaseParked
+from ntmd.proto.plane import ParkStreams, ReleaseParked
 from ntmd.proto.records import choose_suite
 from ntmd.proto.timing import (
     DATA_KEY_LIFETIME,
@@ -345,15 +345,22 @@ class Calls:
     def in_use(self, handle: int, number: int, now: float) -> None:
         """Data is to leave on another session."""
         tunnel = self._tunnels.by_handle(handle)
-        if tunnel is not None and number in tunnel.sessions:
-            tunnel.in_use = number
-            self._tunnels.install(tunnel)
+        if tunnel is None or number not in tunnel.sessions:
+            return
+        before, new = tunnel.session(), tunnel.sessions[number]
+        if before is not None and before.association != new.association and tunnel.installed:
+            self._common.emit(ParkStreams(tunnel.number))  # the peer came back without its keys
+        tunnel.in_use = number
+        self._tunnels.install(tunnel)
 
     def sessions_gone(self, handle: int, numbers: tuple[int, ...], now: float) -> None:
         """Keys to erase; without a data key the tunnel sleeps."""
         tunnel = self._tunnels.by_handle(handle)
         if tunnel is None:
             return
+        others = any(number not in numbers for number in tunnel.sessions)
+        if tunnel.in_use in numbers and others and tunnel.installed:
+            self._common.emit(ParkStreams(tunnel.number))
         for number in numbers:
             tunnel.sessions.pop(number, None)
         if tunnel.in_use not in tunnel.sessions:

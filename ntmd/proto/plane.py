@@ -147,6 +147,17 @@ class Resend:
 
 
 @dataclass(frozen=True, slots=True)
+class ParkStreams:
+    """The peer lost its keys: what it may have missed cannot be resent as it was sealed.
+
+    The newest packet of each TCP flow that left under the tunnel's present session is opened and
+    parked, as if its sender had repeated it at that moment; it leaves with the next session.
+    """
+
+    tunnel: int
+
+
+@dataclass(frozen=True, slots=True)
 class RemoveTunnel:
     """Forget a tunnel and its keys; unknown numbers are ignored."""
 

@@ -177,6 +177,9 @@ for it (three duplicate acknowledgements); the stream's own retransmission does 
 RESEND_RUNS = 4  # newest runs kept of each inner flow: a keystroke, its repetition, an answer
 RESEND_FLOWS = 512  # in all; the one that sent longest ago leaves
 RESEND_BYTES = 1 << 20  # in all: 40 busy flows at 4 x 4 full datagrams, or all 512 of a few packets
+STREAM_YOUNG = 5.0  # after a tunnel came to be, a stream's first segment wakes its local end
+STREAM_WAKES = 8
+"""Each undoes one doubling of a stream's waiting time (RFC 6069): after eight, 60 s have passed."""
 PLANE_EVENTS = 4096  # queue of events to the core
 ACTIVITY_INTERVAL = 0.1
 NO_TUNNEL_INTERVAL = 0.25  # per address

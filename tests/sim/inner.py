@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-UDP, ICMP6 = 17, 58
+TCP, UDP, ICMP6 = 6, 17, 58
+NO_ROUTE = 0
 ECHO_REQUEST, ECHO_REPLY, UNREACHABLE, TOO_BIG = 128, 129, 1, 2
 PORT = 7777
 
@@ -34,6 +35,8 @@ class InnerHost:
         self.notes: list[Note] = []
         self.sent: dict[tuple[bytes, str, int], float] = {}
         self.bad: list[str] = []
+        self.segment: Callable[[bytes], None] = lambda body: None  # a TCP segment arrived
+        self.no_route: Callable[[bytes], None] = lambda quoted: None  # told of such a packet
         self._out = out
         self._now = now
 
@@ -50,6 +53,10 @@ class InnerHost:
         """One ICMPv6 echo request."""
         self.sent[(to, "echo", number)] = self._now()
         self._echo(to, ECHO_REQUEST, struct.pack(">Q", number) + bytes(max(0, size - 8)))
+
+    def tcp(self, to: bytes, segment: bytes) -> None:
+        """One TCP segment, its checksum zero."""
+        self._out(self._packet(to, TCP, segment, 16))
 
     # -------------------------------------------------------------- receiving
 
@@ -68,6 +75,8 @@ class InnerHost:
             self._note(source, struct.unpack_from(">Q", body, 8)[0], "udp")
         elif protocol == ICMP6:
             self._icmp(source, body)
+        elif protocol == TCP:
+            self.segment(body)
 
     def _icmp(self, source: bytes, body: bytes) -> None:
         match body[0]:
@@ -78,6 +87,8 @@ class InnerHost:
                 self._note(source, struct.unpack_from(">Q", body, 8)[0], "echo")
             case 1:
                 self._note(source, 0, "unreachable")
+                if body[1] == NO_ROUTE:
+                    self.no_route(body[8:])
             case other:
                 self._note(source, 0, f"icmp {other}")
 

@@ -26,6 +26,7 @@ from ntmd.proto.plane import (
     InstallTunnel,
     OpenSocket,
     OpenStream,
+    ParkStreams,
     ReleaseParked,
     RemoveTunnel,
     Resend,
@@ -125,7 +126,9 @@ class SimNode(Daemon):
                     self.streams.pop(number).connection.close()
             case OpenStream():
                 self._open_stream(command)
-            case InstallTunnel() | SwitchPath() | Resend() | RemoveTunnel() | ReleaseParked():
+            case InstallTunnel() | SwitchPath() | RemoveTunnel():
+                self.plane.command(command)
+            case Resend() | ParkStreams() | ReleaseParked():
                 self.plane.command(command)
             case BlockInterface(interface=name, seconds=seconds):
                 self._blocked[name] = self.host.world.clock.now + seconds

@@ -24,6 +24,7 @@ VALUES: list[Any] = [
     plane.SwitchPath(5, (plane.PlanePath(PATH, 1400, 2),), (PATH, PATH)),
     plane.SwitchPath(5, (plane.PlanePath(PATH, 1400, 2, 3600, settled=False),)),
     plane.Resend(5, 1, 1 << 40, (1 << 64) - 1),
+    plane.ParkStreams(5),
     plane.RemoveTunnel(5),
     plane.ReleaseParked(B, False),
     plane.BlockInterface("wlan0", 2.5),
