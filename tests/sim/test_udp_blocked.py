@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ntmd.proto.timing import STREAM_QUEUE, STREAM_UNPROVEN
 from ntmd.proto.types import Endpoint
 from tests.sim.link import Packet
@@ -10,6 +12,8 @@ from tests.sim.node import SimNode
 from tests.sim.story import TLS_PORT, Stage
 from tests.sim.tcp import BUFFER
 from tests.sim.world import Network
+
+BYTES_GO_ON = 2.0  # the streams of the world repeat themselves this often at least, seconds
 
 
 class UdpEater:
@@ -260,3 +264,29 @@ def test_an_idle_hour_over_tls_stays_in_the_budget() -> None:
     assert laptop.sent_bytes - before < 20_000  # what comes back is about as much
     assert len(laptop.streams) == 2
     assert ping(stage, desk, laptop) < 1.0
+
+
+@pytest.mark.parametrize("stall", [1.0, 2.0, 4.0, 7.0])
+@pytest.mark.parametrize("sender", [0, 1])
+def test_a_stream_that_stalls_while_a_tunnel_wakes_heals_when_it_goes_on(
+    stall: float, sender: int
+) -> None:
+    """All calls of the stall arrive together: the ones that the caller still waits for count."""
+    stage, laptop, desk, _ = blocked_pair(both=True)
+    ping(stage, laptop, desk)
+    stage.run(200.0)
+    eth = laptop.host.interfaces["eth0"]
+    eth.up.script = eth.down.script = lambda _: 0
+    ends = (laptop, desk) if sender == 0 else (desk, laptop)
+    for number in range(int((stall + 5.0) / 0.05)):
+        stage.world.clock.after(
+            number * 0.05,
+            lambda n=number: ends[0].inner.ping(ends[1].address, 5000 + n),  # type: ignore[misc]
+        )
+    stage.run(stall)
+    eth.up.script = eth.down.script = None
+    begun = stage.world.clock.now
+    stage.run(7.0)
+    heard = [at for at in ends[0].inner.times("echo").values() if at > begun]
+    assert heard
+    assert min(heard) - begun <= BYTES_GO_ON + 1.0
