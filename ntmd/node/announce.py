@@ -26,7 +26,8 @@ from ntmd.proto.timing import (
 from ntmd.proto.types import Endpoint, Path, Peer, path_id
 
 MOVE_HEADROOM = 180  # header, tag and the other fields of a Move, bytes
-MEET_AFTER = 0.2  # a Move unanswered for this long has the coordinator asked, seconds
+MEET_AFTER = 0.2  # a Move unanswered for this long has the coordinator asked, seconds, or ...
+LATE, SLACK = 1.5, 0.02  # ... after so many of the usual round trips and so many seconds
 BURST = 2.0  # Moves within this time share one budget of bytes, seconds
 
 
@@ -58,8 +59,9 @@ class Announcer:
         """Send the Move of the tunnel's present seq, on every way."""
         seq = tunnel.move_seq
         self._owed[tunnel.number] = (seq, cause, old_dead)
+        wait = min(MEET_AFTER, LATE * tunnel.paths.usual + SLACK)
         self._common.timers.set(
-            ("meet", tunnel.number), now + MEET_AFTER, lambda at: self._meet(tunnel, seq, at)
+            ("meet", tunnel.number), now + wait, lambda at: self._meet(tunnel, seq, at)
         )
         for way in ways:
             self._send(tunnel, way, cause, old_dead, now)

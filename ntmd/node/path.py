@@ -57,6 +57,7 @@ class PathBook:
     named: int = 0
     left: frozenset[int] = frozenset()
     tried: dict[Path, Tried] = field(default_factory=dict)
+    usual: float = RTT_UNKNOWN  # the last round trip of any path, which outlives the path
 
     @property
     def primary(self) -> Path | None:
@@ -72,6 +73,7 @@ class PathBook:
 
     def prove(self, path: Path, rtt: float, now: float) -> None:
         """A challenge on ``path`` was answered; the least recently proven leaves a full set."""
+        self.usual = rtt
         if path.relayed:
             before = self.relayed.get(path.socket)
             self.relayed[path.socket] = Proven(_smooth(before.rtt, rtt) if before else rtt, now)

@@ -57,7 +57,7 @@ def test_there_is_no_relay_at_all_and_the_coordinator_brings_them_together(at: s
     when = move(stage, laptop, PORT_RESTRICTED)
     move(stage, desk, PORT_RESTRICTED)
     stage.run(12.0)
-    assert max(gap(desk, when - 0.1), gap(laptop, when - 0.1)) <= 0.500
+    assert max(gap(desk, when - 0.1), gap(laptop, when - 0.1)) <= 0.300
 
 
 @pytest.mark.parametrize("both", [False, True])
