@@ -225,7 +225,6 @@ class Inbound:
             return
         if len(tunnel.woken) < timing.RESEND_FLOWS:
             tunnel.woken.add(flow)
-            self._runs.close()  # what the segment acknowledges counts first
             for _ in range(timing.STREAM_WAKES):
                 self._reply(packets.no_route_to(head))
 
