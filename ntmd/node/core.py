@@ -35,7 +35,7 @@ from ntmd.proto.certs import Trust
 from ntmd.proto.errors import ProtocolError
 from ntmd.proto.events import Identity
 from ntmd.proto.frame import Kind
-from ntmd.proto.io import DatagramReceived, SendDatagram, SendFailed, Store, UserAsked
+from ntmd.proto.io import DatagramReceived, SendDatagram, SendFailed, Store, UserAsked, earliest
 from ntmd.proto.plane import (
     CounterNearLimit,
     DeviceFailed,
@@ -194,8 +194,7 @@ class NodeCore(Parts):
         """When to call :meth:`handle_deadline`; in the past while commands wait; None: never."""
         if self.common.commands:
             return 0.0
-        instants = [self.common.timers.deadline(), self.common.engine.deadline()]
-        return min((i for i in instants if i is not None), default=None)
+        return earliest(self.common.timers.deadline(), self.common.engine.deadline())
 
     def _settle(self, now: float) -> None:
         """Pass on what the engine wants sent, and its events, until it has no more to say."""

@@ -29,6 +29,13 @@ class Core(Protocol):
         """When to call :meth:`handle_deadline`; in the past while commands wait; None: never."""
 
 
+def earliest(one: float | None, other: float | None) -> float | None:
+    """The sooner of two instants at which something waits; None: nothing does."""
+    if one is None:
+        return other
+    return one if other is None or one < other else other
+
+
 @dataclass(frozen=True, slots=True)
 class DatagramReceived:
     """Input: a datagram of any kind but data came in (for servers: of any kind)."""

@@ -42,6 +42,7 @@ from ntmd.proto.io import (
     Tell,
     UserAnswered,
     UserAsked,
+    earliest,
 )
 from ntmd.proto.session import Sequencer, SessionEngine
 from ntmd.proto.stream import STREAM_SOCKET
@@ -155,10 +156,8 @@ class RsCore:
 
     def deadline(self) -> float | None:
         """The earliest of all that waits."""
-        waits = [self.engine.deadline(), self.home.deadline()]
-        if len(self.table) or len(self.clients):
-            waits.append(self._sweep_at)
-        return min((wait for wait in waits if wait is not None), default=None)
+        sweep = self._sweep_at if len(self.clients) or len(self.table) else None
+        return earliest(earliest(self.engine.deadline(), self.home.deadline()), sweep)
 
     # -------------------------------------------------------------- for the shell
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from tests.model.shrink import replay, shrink
 from tests.model.steps import Step
 
 CORPUS = Path(__file__).with_name("corpus.json")
-STEPS = 60  # in one history
+STEPS = 240  # in one history
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +103,13 @@ def one(seed: int, steps: int, coverage: Coverage, *, small: bool) -> Report:
 def chunk(seed: int, transitions: int, small: bool) -> Report:
     """Histories with seeds from ``seed`` on, until that many transitions happened."""
     report = Report()
-    while report.transitions < transitions:
-        coverage = report.coverage
-        found = one(seed + report.histories, STEPS, coverage, small=small)
-        report.add(found)
+    gc.disable()  # a history is one knot of cycles: looking for garbage inside it is in vain
+    try:
+        while report.transitions < transitions:
+            report.add(one(seed + report.histories, STEPS, report.coverage, small=small))
+            gc.collect()
+    finally:
+        gc.enable()
     return report
 
 

@@ -71,6 +71,7 @@ def explore(history: History, count: int, coverage: Coverage) -> Iterator[Step]:
             options = [draw(dice, what) for what in MENDING]
         else:
             options = [draw(dice, what) for what in _some(dice, kinds, weights)]
+        options = [each for each in options if history.applies(each)] or [draw(dice, "traffic")]
         step = min(options, key=lambda each: coverage.rarity(situation, before, each))
         applied = history.applied
         yield step

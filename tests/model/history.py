@@ -93,6 +93,10 @@ class History:
             self._ping(who)
         self.arena.stage.run(step.after)
 
+    def applies(self, step: Step) -> bool:
+        """Whether the step would change anything here and now."""
+        return self._transitions.applies(step)
+
     def _note(self, step: Step) -> None:
         oracle, now = self.oracle, self.arena.clock.now
         if step.what not in ("traffic", "wall", "as dies", "as back"):
@@ -147,10 +151,12 @@ class History:
     def _heard(self, node: SimNode) -> int:
         """The greatest echo that came back so far."""
         notes, name = node.inner.notes, node.name
-        for note in notes[self._read.get(name, 0) :]:
-            if note.kind == "echo":
-                self._answered[name] = max(self._answered.get(name, 0), note.number)
-        self._read[name] = len(notes)
+        read = self._read.get(name, 0)
+        if len(notes) > read:
+            self._read[name] = len(notes)
+            for note in notes[read:]:
+                if note.kind == "echo":
+                    self._answered[name] = max(self._answered.get(name, 0), note.number)
         return self._answered.get(name, 0)
 
     # -------------------------------------------------------------- the end

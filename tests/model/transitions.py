@@ -10,16 +10,17 @@ from tests.model.steps import Step
 from tests.sim.link import Shape
 from tests.sim.story import NODE_LINK
 
+EATEN = (PEERS, RELAYS, COORDINATOR)
 STOP = 0.2  # seconds that a daemon takes to end after `down`
 
 
 class Transitions:
-    """Applies steps. Each method returns whether it did anything."""
+    """Applies steps."""
 
     def __init__(self, arena: Arena) -> None:
         self._arena = arena
         self._run = arena.stage.run
-        self._table: dict[str, Callable[[Step, Member], bool]] = {
+        self._table: dict[str, Callable[[Step, Member], None]] = {
             "move": self._move,
             "attach": self._attach,
             "detach": self._detach,
@@ -47,76 +48,87 @@ class Transitions:
         """Do it; False if it does not apply here and now."""
         arena = self._arena
         arena.account()
+        if not self.applies(step):
+            return False
         if step.what.startswith("relay "):
-            return self._server(arena.relays[int(step.value) - 1], step.what[6:])
-        if step.what.startswith("dc "):
-            return self._server(arena.dc, step.what[3:])
-        return self._table[step.what](step, arena.members[step.node])
+            self._server(arena.relays[int(step.value) - 1], step.what[6:])
+        elif step.what.startswith("dc "):
+            self._server(arena.dc, step.what[3:])
+        else:
+            self._table[step.what](step, arena.members[step.node])
+        return True
+
+    def applies(self, step: Step) -> bool:
+        """Whether the step would change anything."""
+        arena, member = self._arena, self._arena.members[step.node]
+        wires = list(member.wires.values())
+        match step.what.split():
+            case ["attach"]:
+                return len(wires) < len(NAMES)
+            case ["detach"]:
+                return len(wires) > 1
+            case ["back"]:
+                return bool(member.past)
+            case ["rebind"]:
+                return bool(wires) and wires[0].network.gateway is not None
+            case ["silent"]:
+                return bool(wires) and not wires[0].silent
+            case ["eat"]:
+                return bool(wires) and EATEN[int(step.value)] not in wires[0].eats
+            case ["heal"]:
+                return any(wire.silent or wire.eats for wire in wires)
+            case ["smooth"]:
+                return any(wire.shape != NODE_LINK for wire in wires)
+            case ["as", what]:
+                return arena.account_serves == (what == "dies")
+            case ["relay", *what]:
+                return _changes(arena.relays[int(step.value) - 1], " ".join(what))
+            case ["dc", *what]:
+                return _changes(arena.dc, " ".join(what))
+        return True
 
     # -------------------------------------------------------------- links
 
-    def _move(self, step: Step, member: Member) -> bool:
+    def _move(self, step: Step, member: Member) -> None:
         for name in list(member.wires):
             self._arena.leave(member, name)
         self._run(step.value)
         self._arena.join(member, "eth0", step.place)
-        return True
 
-    def _attach(self, step: Step, member: Member) -> bool:
-        free = next((name for name in NAMES if name not in member.wires), None)
-        if free is None:
-            return False
+    def _attach(self, step: Step, member: Member) -> None:
+        free = next(name for name in NAMES if name not in member.wires)
         self._arena.join(member, free, step.place, int(step.value))
-        return True
 
-    def _detach(self, step: Step, member: Member) -> bool:
-        if len(member.wires) < 2:
-            return False
+    def _detach(self, step: Step, member: Member) -> None:
         self._arena.leave(member, list(member.wires)[int(step.value)])
-        return True
 
-    def _both(self, step: Step, member: Member) -> bool:
+    def _both(self, step: Step, member: Member) -> None:
         for each in self._arena.members:
             for name in list(each.wires):
                 self._arena.leave(each, name)
         for each in (member, *(m for m in self._arena.members if m is not member)):
             self._arena.join(each, "eth0", step.place if each is member else "port restricted")
             self._run(step.value if each is member else 0.0)
-        return True
 
-    def _back(self, step: Step, member: Member) -> bool:
-        if not member.past:
-            return False
+    def _back(self, step: Step, member: Member) -> None:
         again = member.past[-1]
         for name in list(member.wires):
             self._arena.leave(member, name)
         self._run(step.value)
         self._arena.join(member, "eth0", "", again=again)
-        return True
 
-    def _silent(self, step: Step, member: Member) -> bool:
-        wire = next(iter(member.wires.values()), None)
-        if wire is None or wire.silent:
-            return False
-        wire.silent = True
-        return True
+    def _silent(self, step: Step, member: Member) -> None:
+        next(iter(member.wires.values())).silent = True
 
-    def _heal(self, step: Step, member: Member) -> bool:
-        ill = [wire for wire in member.wires.values() if wire.silent or wire.eats]
-        for wire in ill:
+    def _heal(self, step: Step, member: Member) -> None:
+        for wire in member.wires.values():
             wire.silent = False
             wire.eats.clear()
-        return bool(ill)
 
-    def _eat(self, step: Step, member: Member) -> bool:
-        wire = next(iter(member.wires.values()), None)
-        what = (PEERS, RELAYS, COORDINATOR)[int(step.value)]
-        if wire is None or what in wire.eats:
-            return False
-        wire.eats.add(what)
-        return True
+    def _eat(self, step: Step, member: Member) -> None:
+        next(iter(member.wires.values())).eats.add(EATEN[int(step.value)])
 
-    def _rough(self, step: Step, member: Member) -> bool:
+    def _rough(self, step: Step, member: Member) -> None:
         chance = step.value
         self._arena.shape(
             member,
@@ -128,36 +140,27 @@ class Transitions:
                 reorder=chance / 2,
             ),
         )
-        return True
 
-    def _smooth(self, step: Step, member: Member) -> bool:
-        rough = any(wire.shape != NODE_LINK for wire in member.wires.values())
-        if rough:
-            self._arena.shape(member, NODE_LINK)
-        return rough
+    def _smooth(self, step: Step, member: Member) -> None:
+        self._arena.shape(member, NODE_LINK)
 
-    def _mtu(self, step: Step, member: Member) -> bool:
+    def _mtu(self, step: Step, member: Member) -> None:
         self._arena.shape(member, Shape(delay=NODE_LINK.delay, mtu=int(step.value)))
-        return True
 
-    def _rebind(self, step: Step, member: Member) -> bool:
-        wire = next(iter(member.wires.values()), None)
-        gateway = wire.network.gateway if wire is not None else None
-        if gateway is None:
-            return False
+    def _rebind(self, step: Step, member: Member) -> None:
+        gateway = next(iter(member.wires.values())).network.gateway
+        assert gateway is not None
         gateway.rebind(new_address=bool(step.value))
-        return True
 
     # -------------------------------------------------------------- nodes
 
-    def _sleep(self, step: Step, member: Member) -> bool:
+    def _sleep(self, step: Step, member: Member) -> None:
         host = member.node.host
         host.suspend()
         self._run(step.value)
         host.resume()
-        return True
 
-    def _sleep_move(self, step: Step, member: Member) -> bool:
+    def _sleep_move(self, step: Step, member: Member) -> None:
         host = member.node.host
         host.suspend()
         for name in list(member.wires):
@@ -166,56 +169,55 @@ class Transitions:
         host.resume()
         self._run(0.3)  # the link comes up after the machine
         self._arena.join(member, "eth0", step.place)
-        return True
 
-    def _wall(self, step: Step, member: Member) -> bool:
+    def _wall(self, step: Step, member: Member) -> None:
         self._arena.wall(member, step.value)
-        return True
 
-    def _crash(self, step: Step, member: Member) -> bool:
+    def _crash(self, step: Step, member: Member) -> None:
         member.node.crash()
         member.renewed = len(member.node.renewals)
         self._run(step.value)
         member.node.start()
-        return True
 
-    def _down_up(self, step: Step, member: Member) -> bool:
+    def _down_up(self, step: Step, member: Member) -> None:
         member.node.post(Stopping())
         self._run(STOP)
-        return self._crash(step, member)
+        self._crash(step, member)
 
-    def _idle(self, step: Step, member: Member) -> bool:
+    def _idle(self, step: Step, member: Member) -> None:
         self._run(step.value)
-        return True
 
-    def _traffic(self, step: Step, member: Member) -> bool:
+    def _traffic(self, step: Step, member: Member) -> None:
         one, two = self._arena.members
         stage, count = self._arena.stage, int(step.value)
         if step.who in ("both", "one"):
             stage.stream(one.node, two.node, count)
         if step.who in ("both", "other"):
             stage.stream(two.node, one.node, count)
-        return True
 
     # -------------------------------------------------------------- servers
 
-    def _server(self, server: Server, what: str) -> bool:
+    def _server(self, server: Server, what: str) -> None:
         arena = self._arena
         match what:
-            case "restart" if server.up:
+            case "restart":
                 server.process.restart()
                 server.since = arena.clock.now
-            case "dies" if server.up:
+            case "dies":
                 arena.set_server(server, up=False, hole=server.hole)
-            case "back" if not server.serves:
+            case "back":
                 arena.set_server(server, up=True)
-            case "black hole" if not server.hole:
+            case "black hole":
                 arena.set_server(server, hole=True)
-            case _:
-                return False
-        return True
 
-    def _account(self, serves: bool) -> bool:
-        changed = self._arena.account_serves != serves
+    def _account(self, serves: bool) -> None:
         self._arena.account_serves = serves
-        return changed
+
+
+def _changes(server: Server, what: str) -> bool:
+    match what:
+        case "back":
+            return not server.serves
+        case "black hole":
+            return not server.hole
+    return server.up

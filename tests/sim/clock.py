@@ -43,21 +43,22 @@ class Clock:
 
     def after(self, delay: float, action: Callable[[], Any]) -> Timer:
         """Run ``action`` in ``delay`` seconds (0: after what is already due)."""
-        return self.at(self.now + max(delay, 0.0), action)
+        return self.at(self.now + delay, action)
 
     def at(self, when: float, action: Callable[[], Any]) -> Timer:
         """Run ``action`` at ``when``; an instant in the past means now."""
         timer = Timer(action)
-        heapq.heappush(self._queue, (max(when, self.now), next(self._order), timer))
+        due = when if when > self.now else self.now
+        heapq.heappush(self._queue, (due, next(self._order), timer))
         return timer
 
     def run_until(self, when: float, done: Callable[[], bool] | None = None) -> bool:
         """Let time pass to ``when``, or until ``done()`` holds; returns whether it held."""
         if done is not None and done():
             return True
-        while self._queue and self._queue[0][0] <= when:
-            instant, _, timer = heapq.heappop(self._queue)
-            self.now = instant
+        queue = self._queue
+        while queue and queue[0][0] <= when:
+            self.now, _, timer = heapq.heappop(queue)
             if timer.cancelled:
                 continue
             self.steps += 1

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from ntmd.proto.types import Endpoint
 from tests.sim.clock import Clock
@@ -13,8 +14,7 @@ from tests.sim.clock import Clock
 Deliver = Callable[["Packet"], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Packet:
+class Packet(NamedTuple):
     """A UDP datagram (or TCP segment) on the underlay: two endpoints and bytes, nothing else."""
 
     source: Endpoint
@@ -25,7 +25,7 @@ class Packet:
     @property
     def size(self) -> int:
         """Size of the IP packet."""
-        return len(self.data) + (28 if self.destination.family == 4 else 48)
+        return len(self.data) + (48 if ":" in self.destination.host else 28)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +68,13 @@ class Link:
     def carry(self, packet: Packet, deliver: Deliver) -> None:
         """Take one packet in; ``deliver`` is called for each copy that comes out: later, or at once
         where the link has no delay and nothing is ahead."""
-        shape = self.shape
-        copies = self._copies(packet)
+        shape, size = self.shape, packet.size
+        copies = self._copies(packet, shape, size)
         self.packets += copies
-        self.bytes += copies * packet.size
-        now = self._clock.now + self._wait(packet, copies)
+        self.bytes += copies * size
+        now = self._clock.now
+        if shape.rate:
+            now += self._wait(size, copies)
         if not (shape.delay or shape.jitter or shape.reorder or shape.rate) and self._last <= now:
             for _ in range(copies):
                 deliver(packet)
@@ -83,33 +85,34 @@ class Link:
                 arrival += self._dice.random() * shape.jitter
             if shape.reorder and self._dice.random() < shape.reorder:
                 arrival += shape.reorder_by
+            elif arrival > self._last:
+                self._last = arrival
             else:
-                arrival = self._last = max(arrival, self._last)
+                arrival = self._last
             self._clock.at(arrival, partial(deliver, packet))
 
-    def _wait(self, packet: Packet, copies: int) -> float:
+    def _wait(self, size: int, copies: int) -> float:
         """Seconds in the queue and on the wire."""
-        if not self.shape.rate or not copies:
+        if not copies:
             return 0.0
-        self._busy = max(self._busy, self._clock.now) + copies * packet.size / self.shape.rate
+        self._busy = max(self._busy, self._clock.now) + copies * size / self.shape.rate
         return self._busy - self._clock.now
 
-    def _copies(self, packet: Packet) -> int:
+    def _copies(self, packet: Packet, shape: Shape, size: int) -> int:
         if not self.up:
             self.drops["down"] += 1
             return 0
-        if packet.size > self.shape.mtu:
+        if size > shape.mtu:
             self.drops["too_big"] += 1
             return 0
-        if self.shape.rate and self._busy - self._clock.now > self.shape.queue:
+        if shape.rate and self._busy - self._clock.now > shape.queue:
             self.drops["full"] += 1
             return 0
-        scripted = self.script(packet) if self.script is not None else None
-        if scripted is not None:
+        if self.script is not None and (scripted := self.script(packet)) is not None:
             if scripted == 0:
                 self.drops["script"] += 1
             return scripted
-        if self.shape.loss and self._dice.random() < self.shape.loss:
+        if shape.loss and self._dice.random() < shape.loss:
             self.drops["loss"] += 1
             return 0
-        return 2 if self.shape.duplicate and self._dice.random() < self.shape.duplicate else 1
+        return 2 if shape.duplicate and self._dice.random() < shape.duplicate else 1

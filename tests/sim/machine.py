@@ -7,6 +7,7 @@ import ipaddress
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from ntmd.node.inputs import NetworkChanged, UnderlayAddress, UnderlayInterface
@@ -175,7 +176,9 @@ class Host:
         return NetworkChanged(tuple(_view(entry) for entry in ordered), self.now)
 
     def _changed(self) -> None:
-        self.world.trace.add(self.world.clock.now, self.name, "underlay", self.network_state())
+        if self.world.trace.keep:
+            state = self.network_state()
+            self.world.trace.add(self.world.clock.now, self.name, "underlay", state)
         self.world.clock.after(WATCH_DELAY, self._tell)
 
     def _tell(self) -> None:
@@ -186,7 +189,7 @@ class Host:
 
     def bind(self, socket: Socket) -> Socket:
         """Open a socket; port 0 draws one. Raises OSError as the kernel would."""
-        if socket.interface and self._address(socket) is None:
+        if socket.interface and self._place(socket)[0] is None:
             raise OSError(errno.ENODEV, "no such interface or address")
         if socket.port == 0:
             socket.port = EPHEMERAL
@@ -204,53 +207,51 @@ class Host:
 
     def send(self, socket: Socket, data: bytes, remote: Endpoint) -> int:
         """Send a datagram; returns 0 or the errno with which the kernel refuses it."""
-        address = self._address(socket)
-        if address is None or remote.family != socket.family:
-            return errno.ENETUNREACH
-        entry = self._interface_of(address)
-        if entry is None:
+        entry, address = self._place(socket)
+        if entry is None or remote.family != socket.family:
             return errno.ENETUNREACH
         packet = Packet(Endpoint(address, socket.port), remote, data)
         if packet.size > entry.mtu:
             return errno.EMSGSIZE
-        self.world.trace.add(self.world.clock.now, self.name, "send", packet)
-        entry.up.carry(packet, lambda out: entry.network.forward(out))
+        self._trace("send", packet)
+        entry.up.carry(packet, entry.network.forward)
         return 0
 
     def local(self, socket: Socket) -> Endpoint:
         """Where a socket is bound."""
-        return Endpoint(self._address(socket) or "", socket.port)
+        return Endpoint(self._place(socket)[1], socket.port)
 
     def deliver(self, packet: Packet) -> None:
         """A packet came up the interface: to the socket that is bound there."""
         if self.asleep:
             self.drops["asleep"] += 1
             return
+        host, port = packet.destination
         for socket in self.sockets:
-            if (
-                socket.port == packet.destination.port
-                and self._address(socket) == packet.destination.host
-            ):
-                self.world.trace.add(self.world.clock.now, self.name, "receive", packet)
+            if socket.port == port and self._place(socket)[1] == host:
+                self._trace("receive", packet)
                 socket.receive(packet.data, packet.source)
                 return
         self.drops["no_socket"] += 1
 
-    def _address(self, socket: Socket) -> str | None:
+    def _place(self, socket: Socket) -> tuple[Interface | None, str]:
+        """Interface and address of a socket; (None, "") where it has none."""
         if socket.address:
-            return socket.address if self._interface_of(socket.address) else None
-        entry = self.interfaces.get(socket.interface)
-        return entry.addresses.get(socket.family) if entry else None
+            for entry in self.interfaces.values():
+                if entry.addresses.get(socket.family) == socket.address:
+                    return entry, socket.address
+        elif (found := self.interfaces.get(socket.interface)) and socket.family in found.addresses:
+            return found, found.addresses[socket.family]
+        return None, ""
 
-    def _interface_of(self, address: str) -> Interface | None:
-        for entry in self.interfaces.values():
-            if address in entry.addresses.values():
-                return entry
-        return None
+    def _trace(self, what: str, packet: Packet) -> None:
+        trace = self.world.trace
+        if trace.keep:
+            trace.add(self.world.clock.now, self.name, what, packet)
 
     def _taken(self, wanted: Socket) -> bool:
         return any(
-            other.port == wanted.port and self._address(other) == self._address(wanted)
+            other.port == wanted.port and self._place(other)[1] == self._place(wanted)[1]
             for other in self.sockets
         )
 
@@ -288,6 +289,7 @@ def _view(entry: Interface) -> UnderlayInterface:
     )
 
 
+@lru_cache(1024)
 def _gateway(address: str, length: int) -> str:
     network = ipaddress.IPv4Interface(f"{address}/{length}").network
     return str(network.broadcast_address - 1)

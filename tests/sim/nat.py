@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from ntmd.proto.types import Endpoint, NatFiltering, NatMapping
 from tests.sim.clock import Clock
@@ -86,7 +86,7 @@ class Nat:
             self._mappings[key] = mapping
             self._ports[mapping.port] = mapping
         mapping.used = mapping.towards[packet.destination] = self._clock.now
-        return replace(packet, source=Endpoint(self.address, mapping.port))
+        return packet._replace(source=Endpoint(self.address, mapping.port))
 
     def inbound(self, packet: Packet) -> Packet | None:
         """Translate a packet that arrives; None: filtered, or no such mapping."""
@@ -104,7 +104,7 @@ class Nat:
             mapping.used = self._clock.now
             if packet.source in mapping.towards:
                 mapping.towards[packet.source] = self._clock.now
-        return replace(packet, destination=mapping.inside)
+        return packet._replace(destination=mapping.inside)
 
     def rebind(self, address: str | None = None) -> None:
         """Forget all mappings, as after a restart; their ports are not given out again."""

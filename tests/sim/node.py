@@ -43,6 +43,7 @@ from tests.sim.plane import SimPlane
 from tests.sim.stream import StreamClient
 from tests.sim.world import NAT64_PREFIX
 
+DATA = int(Kind.DATA)
 SCOUTING = 0.02  # seconds until a router has answered
 
 
@@ -206,13 +207,15 @@ class SimNode(Daemon):
     def _received(self, number: int, data: bytes, source: Endpoint) -> None:
         if not self.running or self._silent(number):
             return
-        if data[:1] == bytes((Kind.DATA,)):
+        if data and data[0] == DATA:
             self.plane.datagram(data, number, source)
         else:
             self.post(DatagramReceived(data, number, source))
 
     def _silent(self, number: int) -> bool:
         """Whether the plane blocks the link of a socket or stream."""
+        if not self._blocked:
+            return False
         until = self._blocked.get(self._links.get(number, ""), 0.0)
         return until > self.host.world.clock.now
 

@@ -124,7 +124,8 @@ class Process:
 
     def trace(self, what: str, value: Any) -> None:
         """Write into the world's trace."""
-        self.host.world.trace.add(self.host.world.clock.now, self.label, what, value)
+        if self.host.world.trace.keep:
+            self.host.world.trace.add(self.host.world.clock.now, self.label, what, value)
 
     # -------------------------------------------------------------- the driver's loop
 
@@ -146,15 +147,15 @@ class Process:
         while self._core is not None and (commands := self._core.take_commands()):
             for command in commands:
                 self.trace("command", command)
-                match command:
-                    case Store(key=key, value=None):
-                        self.store.pop(key, None)
-                    case Store(key=key, value=bytes() as value):
-                        self.store[key] = value
-                    case Tell():
-                        self.told.append(command)
-                    case _:
-                        self.execute(command)
+                kind = type(command)
+                if kind is Tell:
+                    self.told.append(command)
+                elif kind is not Store:
+                    self.execute(command)
+                elif command.value is None:
+                    self.store.pop(command.key, None)
+                else:
+                    self.store[command.key] = command.value
 
     def _arm(self) -> None:
         deadline = self._core.deadline() if self._core is not None else None

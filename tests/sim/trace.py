@@ -27,12 +27,12 @@ class Trace:
     def __init__(self, *, keep: bool = True) -> None:
         self.lines: list[Line] = []
         self.count = 0
-        self._keep = keep
+        self.keep = keep
         self._hash = hashlib.sha256()
 
     def add(self, at: float, where: str, what: str, value: Any) -> None:
         """Record one happening; bytes and dataclasses are written by ``repr``."""
-        if not self._keep:
+        if not self.keep:
             return
         self.count += 1
         self._hash.update(f"{at!r} {where} {what} {value!r}\n".encode())
@@ -40,7 +40,7 @@ class Trace:
 
     def digest(self) -> str:
         """SHA-256 of all lines so far, in hex."""
-        assert self._keep, "nothing was collected"
+        assert self.keep, "nothing was collected"
         return self._hash.hexdigest()
 
     def find(self, what: str, where: str | None = None, kind: type | None = None) -> list[Line]:

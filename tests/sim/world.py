@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Protocol
 
 from ntmd.proto.nat64 import Prefix
@@ -87,15 +88,19 @@ class Network:
             port.arrive(packet)
             return
         if packet.destination.family == 6:
-            address = ipaddress.IPv6Address(packet.destination.host)
             for prefix, router in self._routes:
-                if address in prefix and router is not sender:
+                if router is not sender and _within(packet.destination.host, prefix):
                     router.arrive(packet)
                     return
         if self.gateway is not None and self.gateway is not sender:
             self.gateway.leave(packet)
             return
         self.drops["no_route"] += 1
+
+
+@lru_cache(4096)
+def _within(address: str, prefix: ipaddress.IPv6Network) -> bool:
+    return ipaddress.IPv6Address(address) in prefix
 
 
 class Router:
