@@ -119,7 +119,7 @@ class Calls:
         elif isinstance(state, Asleep):
             self._wake(tunnel, now)
         elif isinstance(state, Calling | Waking | Awaiting | Asking):
-            return
+            self.directions.wanted(now)
         elif isinstance(state, Failed) and now < state.until:
             self._give_up(tunnel, Status.PEER_OFFLINE, state.reason, now)
         elif tunnel.met and tunnel.certificate:
@@ -240,6 +240,7 @@ class Calls:
 
     def call(self, tunnel: Tunnel, now: float) -> None:
         """Send the Tunnel Request on every way there is; later ways join by ``leg_changed``."""
+        self.directions.wanted(now)
         ways = self._unpaused(self.ways(tunnel), now)
         if not ways:
             self._common.timers.set(

@@ -82,6 +82,11 @@ class Directions:
             timeout=ASK_TIMEOUT,
         )
 
+    def wanted(self, now: float) -> None:
+        """A call is under way: whatever server could help and is silent is called again."""
+        self._uplink.wanted(now)
+        self._relays.wanted(now)
+
     def _fail(self, target: tuple[str, bytes], status: Status, text: str, now: float) -> None:
         self._refused(target[0], target[1], status, text, now)
 

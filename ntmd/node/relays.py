@@ -136,6 +136,7 @@ class Relays:
             relay.home = True
             if not relay.uplink.up and relay.uplink.handle is None:
                 relay.uplink.call(now)
+        self.wanted(now)  # where the coordinator is heard, they may be heard again too
         for name, relay in self.by_name.items():
             relay.home = name in chosen
         self._common.memory.keep_relays(infos)
@@ -180,6 +181,11 @@ class Relays:
         order = sorted(self.by_name, key=lambda n: (n != self.home_name, n))
         used = [self.by_name[name] for name in order]
         return [relay.uplink for relay in used if relay.home or relay.legs]
+
+    def wanted(self, now: float) -> None:
+        """Somebody waits for a way: silent relays are called before their time."""
+        for uplink in self.uplinks():
+            uplink.wanted(now)
 
     def warm(self) -> list[Uplink]:
         """The associations that are kept alive."""

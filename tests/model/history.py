@@ -142,7 +142,7 @@ class History:
             self._ping(who)
             pause = QUICK if clock.now - begun < 2.0 else SLOW
             if clock.run(pause, lambda: all(self._heard(s) >= first for s in senders)):
-                self.oracle.carried = clock.now
+                self.oracle.answered(clock.now)
                 if who == "both":
                     self._unaware = False
                 return True

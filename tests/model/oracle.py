@@ -22,12 +22,13 @@ class Oracle:
     arena: Arena
     disturbed: float = 0.0  # last step that may have broken or made a way
     carried: float = 0.0  # last instant at which pings were answered both ways
+    reached: float = 0.0  # the first such instant since then
     proven: dict[tuple[Wire, Wire], float] = field(default_factory=dict)
 
     def disturb(self) -> None:
         """Something happens now: first note what had the time to become known."""
         now = self.arena.clock.now
-        if self.carried >= self.disturbed and now - self.disturbed >= KNOWN_AFTER:
+        if self.carried >= self.disturbed and now - self.reached >= KNOWN_AFTER:
             one, two = self.arena.members
             for wire in (*one.wires.values(), *two.wires.values()):
                 wire.known_at = self.carried
@@ -36,6 +37,12 @@ class Oracle:
                     if _families(mine, theirs) and _punches(mine, theirs):
                         self.proven[mine, theirs] = self.carried
         self.disturbed = now
+
+    def answered(self, now: float) -> None:
+        """Pings were answered at every end that sent some."""
+        if self.carried < self.disturbed:
+            self.reached = now
+        self.carried = now
 
     def moved(self, member: Member) -> None:
         """The member is where nobody knows it: its NAT or its ports are other ones."""

@@ -173,3 +173,19 @@ def test_a_call_over_a_relay_that_no_longer_knows_our_source_tells_it() -> None:
     assert gateway is not None
     gateway.rebind()
     both_carry(stage, one, two, 3.0)
+
+
+@pytest.mark.parametrize("dead", [130.0, 700.0])
+def test_silent_servers_are_called_before_their_time_when_somebody_waits_for_a_peer(
+    dead: float,
+) -> None:
+    """A node came up on a link that carried nothing for minutes: its pauses have grown long."""
+    stage, one, two, _ = pair(PORT_RESTRICTED, SYMMETRIC)
+    interface = one.host.interfaces["eth0"]
+    interface.up.script = interface.down.script = lambda _: 0
+    one.restart()
+    stage.run(20.0 + dead)
+    one.inner.ping(two.address, 900)
+    stage.run(5.0)
+    interface.up.script = interface.down.script = None
+    both_carry(stage, one, two, 12.0)
