@@ -29,6 +29,9 @@ class Links:
 
     def heard(self, socket: int, now: float) -> None:
         """Something authenticated came in on an own socket."""
+        if socket not in self._heard:  # sockets come and go: those long gone are forgotten
+            for number in [n for n in self._heard if not self._underlay.interface(n)]:
+                del self._heard[number]
         self._heard[socket] = now
 
     def carried(
@@ -38,7 +41,7 @@ class Links:
         known = dict(before.received) if before is not None else {}
         for socket, count in event.received:
             if count > known.get(socket, 0):
-                self._heard[socket] = max(self._heard.get(socket, 0.0), event.last_rx)
+                self.heard(socket, max(self._heard.get(socket, 0.0), event.last_rx))
 
     def last(self, socket: int) -> float:
         """When the link last showed life, seconds."""

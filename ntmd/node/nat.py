@@ -75,7 +75,7 @@ class NatTests:
     ) -> None:
         self._common, self._underlay, self._prober = common, underlay, prober
         self._uplink, self._done = uplink, done
-        self._started: set[int] = set()
+        self._started: dict[int, None] = {}
         self.facts: dict[int, NatFacts] = {}
         self.endpoints: tuple[Endpoint, ...] = ()
 
@@ -84,11 +84,13 @@ class NatTests:
         if endpoints != self.endpoints:
             self.endpoints = endpoints
             self._started.clear()
-        for number in [n for n in self.facts if not self._underlay.is_open(n)]:
-            del self.facts[number]
+        for number in (*self._started, *self.facts):
+            if not self._underlay.is_open(number):
+                self._started.pop(number, None)
+                self.facts.pop(number, None)
         for socket in self._underlay.usable():
             if socket.number not in self._started:
-                self._started.add(socket.number)
+                self._started[socket.number] = None
                 self._common.timers.set(
                     ("nat", socket.number),
                     now + TEST_AFTER,
@@ -97,7 +99,7 @@ class NatTests:
 
     def again(self, number: int, now: float) -> None:
         """UDP passes on this socket where it did not before: test it (again)."""
-        self._started.discard(number)
+        self._started.pop(number, None)
         self.run(self.endpoints, now)
 
     def _main(self, socket: OwnSocket) -> Path | None:

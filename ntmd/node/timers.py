@@ -6,6 +6,8 @@ import heapq
 import itertools
 from collections.abc import Callable, Hashable
 
+SPARE = 16  # entries of the heap that may be out of date, whatever the number of live ones
+
 
 class Timers:
     """Named instants (boot-clock seconds). Setting a name again replaces its instant."""
@@ -20,6 +22,9 @@ class Timers:
         number = next(self._order)
         self._live[name] = (number, when, call)
         heapq.heappush(self._heap, (when, number, name))
+        if len(self._heap) > 2 * len(self._live) + SPARE:
+            self._heap = [e for e in self._heap if self._current(e)]
+            heapq.heapify(self._heap)
 
     def cancel(self, name: Hashable) -> None:
         """Forget ``name``; unknown names are ignored."""
@@ -48,8 +53,12 @@ class Timers:
     def _head(self) -> tuple[float, int, Hashable] | None:
         while self._heap:
             head = self._heap[0]
-            live = self._live.get(head[2])
-            if live is not None and live[0] == head[1]:
+            if self._current(head):
                 return head
             heapq.heappop(self._heap)
         return None
+
+    def _current(self, entry: tuple[float, int, Hashable]) -> bool:
+        """Whether this is what its name stands for now."""
+        live = self._live.get(entry[2])
+        return live is not None and live[0] == entry[1]

@@ -61,3 +61,14 @@ def test_agrees_with_a_plain_dictionary(steps: list[tuple[int, float, bool]]) ->
     due = [n for n, w in model.items() if w <= 5.0]
     assert sorted(ran) == sorted(due)
     assert [model[n] for n in ran] == sorted(model[n] for n in ran)
+
+
+def test_what_is_set_again_and_again_takes_no_room() -> None:
+    timers = Timers()
+    for number in range(5000):
+        timers.set("far", 1e6 + number, lambda _: None)
+        timers.set(number, 2e6, lambda _: None)
+        timers.cancel(number)
+    assert len(timers) == 1
+    assert len(timers._heap) <= 100
+    assert timers.deadline() == 1e6 + 4999
