@@ -11,6 +11,7 @@ CORE = [
     "click>=8.3.1",
     "msgspec>=0.20,<1",
     "dnspython>=2.8",
+    'jeepney>=0.9; sys_platform == "linux"',
     'miniupnpc>=2.3; sys_platform == "linux"',
 ]
 SERVER = [

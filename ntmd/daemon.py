@@ -157,6 +157,7 @@ class Daemon:
             self._driver.post, self._names.resolvers, ports=self.settings.portmap == "auto"
         )
         self._spawn(self._platform.watch(self._network_changed), "the underlay watcher")
+        self._spawn(self._platform.watch_sleep(self._driver.look), "the watch over sleep")
         loop.call_later(SETTLED_WITHIN, self._settled)
         loop.call_later(USABLE_WITHIN, self._too_late)
         self.progress.step(f"asking the coordinator of {self._membership.domain}")

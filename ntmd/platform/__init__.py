@@ -67,6 +67,9 @@ class Platform(Protocol):
     async def watch(self, changed: Callable[[NetworkChanged], None]) -> None:
         """Call ``changed`` with the whole underlay now and after each change, until closed."""
 
+    async def watch_sleep(self, woke: Callable[[], None]) -> None:
+        """Call ``woke`` at the instant the machine may have woken up; the clocks tell the rest."""
+
     def protect(self, descriptor: int) -> None:
         """Keep what this socket sends out of every tunnel."""
 

@@ -67,6 +67,11 @@ class Driver:
         """Like :meth:`post`, from any thread."""
         self._loop.call_soon_threadsafe(self.post, event)
 
+    def look(self) -> None:
+        """Ask the clocks now: the machine may have slept."""
+        if not self._busy:
+            self._work()
+
     async def run(self) -> None:
         """Serve until :meth:`stop`; raises what the core raised."""
         self._work()

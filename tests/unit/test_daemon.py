@@ -1,6 +1,7 @@
 """The daemon around a scripted core, on a real TUN with a real plane, in a namespace of its own."""
 
 import asyncio
+import ctypes
 import json
 import os
 import signal
@@ -14,12 +15,14 @@ from ntmd import daemon as daemon_module
 from ntmd.config import Settings
 from ntmd.daemon import Daemon, PlaneDied
 from ntmd.node.commands import ConfigureDevice, NameAnswered, StateChanged
-from ntmd.node.inputs import DeviceReady, NameAsked, NetworkChanged, Stopping
+from ntmd.node.inputs import DeviceReady, NameAsked, NetworkChanged, Stopping, Woke
 from ntmd.nodefiles import NodeFiles
+from ntmd.platform.linux import sleep
 from ntmd.progress import Progress
 from ntmd.proto.io import Store, UserAnswered, UserAsked
 from ntmd.proto.plane import OpenSocket, SocketOpened
 from ntmd.proto.types import parse_address
+from ntmd.runtime.clock import boot_clock
 from ntmd.runtime.complaints import Complaint
 from ntmd.runtime.control import ControlClient
 from tests.unit.platform.conftest import Isolated, isolated, sh
@@ -236,6 +239,34 @@ def test_a_disk_that_fills_up_ends_nothing_and_shows_in_health(
         async with asyncio.timeout(5):
             while await health(settings):
                 await asyncio.sleep(0.01)
+
+    living(isolated, tmp_path, tell)
+
+
+def test_a_wake_is_told_to_the_core_at_the_instant(
+    isolated: Isolated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The boot clock has run ahead, and the alarm rings; nothing else has anything to do."""
+    alarms: list[sleep.ClockAlarm] = []
+
+    def alarm() -> sleep.ClockAlarm:
+        alarms.append(made())
+        return alarms[-1]
+
+    made = sleep.ClockAlarm
+    monkeypatch.setattr(sleep, "ClockAlarm", alarm)
+
+    async def tell(daemon: Daemon, settings: Settings) -> None:
+        await until(lambda: usable(daemon))
+        await asyncio.sleep(0.1)
+        daemon._clocks._boot = lambda: boot_clock() + 3600.0
+        await asyncio.sleep(0.1)
+        assert not any(isinstance(event, Woke) for event in Scripted.made.events)
+        soon = sleep._TimerSpec(value_ns=1_000_000)
+        assert sleep._libc.timerfd_settime(alarms[0].fileno(), 0, ctypes.byref(soon), None) == 0
+        await until(lambda: any(isinstance(event, Woke) for event in Scripted.made.events))
+        woke = [event for event in Scripted.made.events if isinstance(event, Woke)]
+        assert [round(event.asleep) for event in woke] == [3600]
 
     living(isolated, tmp_path, tell)
 

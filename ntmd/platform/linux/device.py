@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from ntmd.node.inputs import NetworkChanged
 from ntmd.platform import Device, Names, Tun
-from ntmd.platform.linux import netlink, tun, watch
+from ntmd.platform.linux import netlink, sleep, tun, watch
 from ntmd.platform.linux.resolvconf import ResolvConf, choose_mode
 from ntmd.runtime.complaints import Complaint
 from ntmd.runtime.journal import journal
@@ -147,6 +147,10 @@ class LinuxPlatform:
         """Call ``changed`` with the whole underlay now and after each change, until closed."""
         own = () if self.tun is None else (self.tun.name,)
         await watch.watch(changed, own)
+
+    async def watch_sleep(self, woke: Callable[[], None]) -> None:
+        """Call ``woke`` at the instant the machine may have woken up, until cancelled."""
+        await sleep.watch(woke)
 
     def protect(self, descriptor: int) -> None:
         """Mark a socket; without the privilege it stays unmarked."""
