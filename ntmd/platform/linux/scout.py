@@ -202,7 +202,8 @@ async def _upnp(wish: ScoutNetwork, lifetime: int) -> Granted | None:
     )
     assert child.stdout is not None
     try:
-        said = await asyncio.wait_for(child.stdout.read(IGD_OUTPUT), IGD_PATIENCE)
+        async with asyncio.timeout(IGD_PATIENCE):
+            said = await child.stdout.read(IGD_OUTPUT)
     except TimeoutError:
         raise Refused("the UPnP helper gave no answer") from None
     else:
@@ -277,6 +278,9 @@ async def _replies(link: socket.socket, request: bytes) -> Any:
         until = loop.time() + wait
         while (left := until - loop.time()) > 0:
             try:
-                yield await asyncio.wait_for(loop.sock_recv(link, 1500), left)
+                # not wait_for: it forgets that it was cancelled if an answer comes just then
+                async with asyncio.timeout(left):
+                    data = await loop.sock_recv(link, 1500)
             except TimeoutError:
                 break
+            yield data
