@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 from ntmd.node.common import Common
 from ntmd.node.tunnels import Tunnel, Tunnels
+from ntmd.proto.errors import ProtocolError
 from ntmd.proto.events import Admission, Psk, Remote
 from ntmd.proto.messages import PskRef
+from ntmd.proto.records import Record
 from ntmd.proto.types import Arrival, Peer, PskKind, Role
 
 
@@ -51,13 +53,13 @@ class NodePolicy:
             for psk in held:
                 if psk.kind == ref.kind and psk.id == ref.id:
                     return Admission(psk, position)
-        if self._met(leaf.key, leaf.name):
+        if self._met(leaf.key, leaf.name, now):
             return Admission(None, 0)
         return None
 
     def accept_unauthorised(self, peer: Peer, now: float) -> bool:
         """May an answer without psk be accepted although some were offered?"""
-        return peer.role is not Role.NODE or self._met(peer.key, peer.name)
+        return peer.role is not Role.NODE or self._met(peer.key, peer.name, now)
 
     def _held(self, key: bytes, name: str, now: float) -> list[Psk]:
         tunnel = self._tunnels().by_key.get(key)
@@ -68,6 +70,13 @@ class NodePolicy:
             return found
         return [tunnel.direction, *found] if now < tunnel.direction_until else found
 
-    def _met(self, key: bytes, name: str) -> bool:
-        known = self._common().memory.by_key(key)
-        return known is not None and known.met and known.name == name
+    def _met(self, key: bytes, name: str, now: float) -> bool:
+        """Whether it was met before, and what the coordinator signed of it then still holds."""
+        common = self._common()
+        known = common.memory.by_key(key)
+        if known is None or not known.met or known.name != name:
+            return False
+        try:
+            return Record.unpack(known.record).expires_ms >= common.clock(now)
+        except ProtocolError:
+            return False

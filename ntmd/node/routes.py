@@ -35,7 +35,8 @@ def verify(
 
     The certificate must carry the very name, chain to the platform's anchor and be a node's; the
     record must be signed by the coordinator of the name's own domain, for this key; and no older
-    valid record may bind the name to another address or the address to another name.
+    valid record may bind the name to another address or the address to another name. ``grace_ms``
+    is for what ran out, where a resumption psk stands for it (rule C9).
     """
     now_ms = common.clock(now)
     leaf = parse_leaf(certificate)
@@ -62,7 +63,13 @@ def verify(
         grace_ms=grace_ms,
     )
     checked = check_record(
-        record, platform_id(common), leaf.name, leaf.key, signer, now_ms, domain=leaf.domain
+        record,
+        platform_id(common),
+        leaf.name,
+        leaf.key,
+        signer,
+        now_ms - grace_ms,
+        domain=leaf.domain,
     )
     check_pin(common, leaf.name, checked.address, now_ms)
     return Verified(Peer(Role.NODE, leaf.name, leaf.key), leaf, checked)

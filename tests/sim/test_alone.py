@@ -82,3 +82,34 @@ def test_a_day_without_coordinator(how: str, hours: int) -> None:
 
 def _age(status: dict[str, Any], what: str) -> float:
     return float(status[what]["last_seen_s"])
+
+
+@pytest.mark.parametrize("killed", ["nobody", "laptop"])
+def test_thirteen_days_without_any_server(killed: str) -> None:
+    """The laptop's certificate runs out after four days, records and grants after seven; what the
+    two have shared before stands for them (rule C9). Both are awake for half an hour a day."""
+    stage = Stage(3)
+    stage.domain()
+    laptop = stage.node("laptop", stage.world.home(PORT_RESTRICTED), issued_days_ago=10)
+    desk = stage.node("desk")
+    stage.all_up()
+    stage.first_answer(laptop, desk)
+    stage.run(3.0)
+    kill(stage, "killed")
+    stage.domains["home.test"].rs.crash()
+    for day in range(13):
+        for node in (laptop, desk):
+            node.host.suspend()
+        stage.run(23.5 * HOUR)
+        for node in (laptop, desk):
+            node.host.resume()
+        stage.run(1.0)
+        if killed == "laptop" and day % 3 == 2:
+            laptop.restart()
+            stage.run(2.0)
+        assert stage.fresh_answer(laptop, desk) <= 1.0
+        stage.stream(laptop, desk, 25, interval=60.0)
+        stage.run(0.5 * HOUR)
+        assert set(desk.inner.times("udp")) == set(range(25 * (day + 1)))
+        expired = "certificate-expired" in {h["code"] for h in stage.status(desk)["health"]}
+        assert expired is (day >= 4)

@@ -13,12 +13,14 @@ from ntmd.node.policy import NodePolicy, offered_psks
 from ntmd.node.tunnels import Tunnels
 from ntmd.proto.events import Psk, Remote
 from ntmd.proto.messages import PskRef
+from ntmd.proto.records import Record
 from ntmd.proto.types import Arrival, Endpoint, Peer, PskKind, Role
 
 KEY, DC_KEY = b"k" * 32, b"d" * 32
 NAME = "laptop.home.test"
 DIRECTION = Psk(PskKind.DIRECTION, b"D" * 16, b"1" * 32)
 RESUMPTION = Psk(PskKind.RESUMPTION, b"R" * 16, b"2" * 32)
+RECORD = Record(1, 0, b"a" * 16, 0, 700_000, bytes(32), bytes(8), bytes(64)).pack()
 ARRIVAL = Arrival(1, Endpoint("203.0.113.9", 4330), 0)
 
 
@@ -26,7 +28,7 @@ def stand(*, directed: bool, resumption: bool, met: bool) -> tuple[NodePolicy, A
     memory = Memory({}, lambda _: None)
     if met or resumption:
         kept = (Resumption(RESUMPTION.id, RESUMPTION.secret, 1_000_000),) if resumption else ()
-        memory.keep_peer(KnownPeer(NAME, KEY, b"a" * 16, b"c", b"r", b"s", (), kept, met=met))
+        memory.keep_peer(KnownPeer(NAME, KEY, b"a" * 16, b"c", RECORD, b"s", (), kept, met=met))
     tunnel = SimpleNamespace(
         peer=Peer(Role.NODE, NAME, KEY),
         direction=DIRECTION if directed else None,
@@ -104,3 +106,14 @@ def test_an_answer_without_psk_is_accepted_from_peers_met_before_only() -> None:
     assert not strange.accept_unauthorised(peer, 5.0)
     assert known.accept_unauthorised(peer, 5.0)
     assert strange.accept_unauthorised(Peer(Role.RS, "rs1.home.test", b"r" * 32), 5.0)
+
+
+def test_a_record_that_ran_out_needs_a_resumption_psk() -> None:
+    """Only that stands for what is not signed any more (rules C4 and C9)."""
+    policy, _, _ = stand(directed=False, resumption=True, met=True)
+    peer = Peer(Role.NODE, NAME, KEY)
+    assert policy.admit(caller(), (), ARRIVAL, 700.0) is not None
+    assert policy.accept_unauthorised(peer, 700.0)
+    assert policy.admit(caller(), (), ARRIVAL, 701.0) is None
+    assert not policy.accept_unauthorised(peer, 701.0)
+    assert policy.admit(caller(), refs(RESUMPTION), ARRIVAL, 701.0) is not None
