@@ -222,6 +222,8 @@ class Follow:
         asked = self._questioned.get(tunnel.number, -1e9)
         if old is None or old.relayed or old == new or now - asked < QUESTION_PAUSE:
             return
+        if old.socket != new.socket:  # the peer asks on our spare link: that says nothing of it
+            return
         if tunnel.number in self._pending or len(tunnel.paths.sending) > 1:
             return
         self._questioned[tunnel.number] = now
