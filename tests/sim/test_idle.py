@@ -15,13 +15,14 @@ HEADERS = 28  # IPv4 and UDP
 BYTES_AN_HOUR = 30_000  # both ways, headers included
 WAKE_UPS_AN_HOUR = 300
 RENEWAL = 1_300  # bytes of a registration that brings a fresh record and grant
+LARGE = 500  # bytes; only registrations and renewals are: once or twice in the hour, by chance
 
 
 class Meter:
     """Counts what a node sends and receives, and the instants at which it runs at all."""
 
     def __init__(self, node: SimNode) -> None:
-        self.bytes = 0
+        self.bytes = self.small = 0
         self._instants: dict[float, None] = {}
         self._node, self._clock = node, node.host.world.clock
         self._send, self._received, self._post = node.send, node._received, node.post
@@ -41,6 +42,7 @@ class Meter:
 
     def _note(self, size: int) -> None:
         self.bytes += size
+        self.small += size if size < LARGE else 0
         self._instants[self._clock.now] = None
 
     def sent(self, number: int, data: bytes, remote: object) -> int:
@@ -84,5 +86,7 @@ def test_the_second_idle_hour_is_within_budget(kind: NatKind) -> None:
 def test_fifty_idle_peers_cost_what_one_costs() -> None:
     _, one = second_hour(1, PORT_RESTRICTED)
     _, fifty = second_hour(50, PORT_RESTRICTED)
-    assert abs(fifty.bytes - one.bytes) <= 2 * RENEWAL  # they fall where chance has them
+    assert abs(fifty.small - one.small) <= 0.03 * one.small
+    for meter in (one, fifty):
+        assert meter.bytes - meter.small <= 2 * RENEWAL
     assert abs(fifty.wake_ups - one.wake_ups) <= 3
