@@ -104,9 +104,16 @@ class Clients:
                 del self._holders[key_hash]
 
     def heard(self, event: MessageReceived, size: int, now: float) -> None:
-        """A control frame came by some path: know the source, challenge it until it answers."""
+        """A control frame came by some path: know the source, challenge it until it answers.
+
+        An Answer makes no source known. A node that speaks from more sources than are kept would
+        otherwise be asked again for each answer of one that has just left, at the pace of the line.
+        """
         client = self._by_handle.get(event.handle)
         if client is None:
+            return
+        known = (event.path.socket, event.path.remote) in client.holder.sources
+        if not known and isinstance(event.message, m.Answer):
             return
         source = client.holder.source(event.path.socket, event.path.remote, event.path_id, now)
         if not source.validated:

@@ -189,3 +189,29 @@ def test_silent_servers_are_called_before_their_time_when_somebody_waits_for_a_p
     stage.run(5.0)
     interface.up.script = interface.down.script = None
     both_carry(stage, one, two, 12.0)
+
+
+@pytest.mark.parametrize("sources", [4, 5, 6])
+def test_a_relay_does_not_ask_without_end_where_a_node_speaks_from_many_sources(
+    sources: int,
+) -> None:
+    """It keeps four: what answers from a fifth must not be asked again for having answered."""
+    stage = Stage(1)
+    stage.domain()
+    home = stage.world.home(PORT_RESTRICTED, v6=True)
+    one = stage.node("one", home)
+    for number in range(1, sources // 2):
+        network = stage.world.home(PORT_RESTRICTED, v6=True)
+        one.host.attach(f"wlan{number}", network, NODE_LINK, metric=100 + number)
+    if sources % 2:
+        network = stage.world.home(PORT_RESTRICTED)
+        one.host.attach("wlan9", network, NODE_LINK, metric=200)
+    stage.all_up()
+    for _ in range(4):
+        for router in stage.world.routers:
+            router.rebind()
+        one.post(one.host.network_state())
+        stage.run(30.0)
+    turns = one.turns
+    stage.run(60.0)
+    assert one.turns - turns < 100
