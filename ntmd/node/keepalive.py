@@ -34,6 +34,7 @@ class KeepAlive:
         uplinks: Callable[[], list[Uplink]],
     ) -> None:
         self._common, self._underlay, self._nat = common, underlay, nat
+        self._places = underlay.places
         self._home, self._uplinks = home, uplinks
         self.spares: Callable[[float], None] = lambda _: None
         self.uneasy: Callable[[int, float], None] = lambda *_: None
@@ -42,11 +43,21 @@ class KeepAlive:
         self.interval = KEEPALIVE_FIRST
 
     def start(self, now: float) -> None:
-        """Begin, or begin anew after a move: nothing is known of this network's NAT."""
+        """Begin, or begin anew after a move: with what the NATs of the present networks kept when
+        this node was last there, if it ever was."""
         self._good = 0
-        self._lapsed = KEEPALIVE_MAX * 2
-        self.interval = KEEPALIVE_FIRST
+        known = [self._places.at(socket.number) for socket in self._underlay.usable()]
+        lapsed = [place.lapsed / 1000 for place in known if place.lapsed]
+        self._lapsed = min(lapsed, default=KEEPALIVE_MAX * 2)
+        kept = min((place.kept / 1000 for place in known), default=0.0)
+        self.interval = max(KEEPALIVE_FIRST, min(kept, KEEPALIVE_MAX))
         self._arm(now)
+
+    def _learn(self) -> None:
+        path = self._home.path
+        if path is not None and not self._home.race.carries:
+            lapsed = round(self._lapsed * 1000) if self._lapsed <= KEEPALIVE_MAX else 0
+            self._places.learn(path.socket, kept=round(self.interval * 1000), lapsed=lapsed)
 
     def _arm(self, now: float) -> None:
         self._common.timers.set("keepalive", now + self.interval, self._round)
@@ -80,9 +91,11 @@ class KeepAlive:
             self._good = 0
             self._lapsed = min(self._lapsed, self.interval)
             self.interval = max(KEEPALIVE_FIRST, min(self.interval, self.limit()))
+            self._learn()
             self._arm(now)
             return
         self._good += 1
         if self._good >= ROUNDS:
             self._good = 0
             self.interval = max(KEEPALIVE_FIRST, min(self.interval * GROWTH, self.limit()))
+            self._learn()

@@ -23,6 +23,8 @@ SELF = "self"
 RELAYS = "relays"
 COORDINATOR = "coordinator"
 COORDINATOR_TLS = "coordinator tls"
+PLACES = "networks"
+PLACES_KEPT = 32
 CLOCK = "clock"
 SEQUENCE = "sequence"
 
@@ -72,6 +74,7 @@ class Memory:
         self.relays: tuple[RelayInfo, ...] = ()
         self.coordinator: tuple[Endpoint, ...] = ()
         self.coordinator_tls: tuple[Endpoint, ...] = ()
+        self.places: dict[str, tuple[Any, ...]] = {}  # see ntmd.node.places
         self.clock_ms = 0
         for key in sorted(stored):
             self._load(key, stored[key])
@@ -90,6 +93,9 @@ class Memory:
                 self.coordinator = tuple(Endpoint.unpack(e) for e in _fields(value, 2)[1])
             elif key == COORDINATOR_TLS:
                 self.coordinator_tls = tuple(Endpoint.unpack(e) for e in _fields(value, 2)[1])
+            elif key == PLACES:
+                found = _fields(value, 2)[1]
+                self.places = {str(name): tuple(rest) for name, *rest in found[-PLACES_KEPT:]}
             elif key == CLOCK:
                 self.clock_ms = int(_fields(value, 2)[1])
         except (ProtocolError, ValueError, TypeError, KeyError):
@@ -146,6 +152,15 @@ class Memory:
             self.coordinator_tls = endpoints
             packed = pack([VERSION, [e.pack() for e in endpoints]])
             self._emit(Store(COORDINATOR_TLS, packed))
+
+    def keep_place(self, name: str, facts: tuple[Any, ...]) -> None:
+        """Remember what is known of a network; the one learned of longest ago leaves."""
+        self.places.pop(name, None)
+        self.places[name] = facts
+        while len(self.places) > PLACES_KEPT:
+            del self.places[next(iter(self.places))]
+        rows = [[name, *facts] for name, facts in self.places.items()]
+        self._emit(Store(PLACES, pack([VERSION, rows])))
 
     def keep_clock(self, platform_ms: int) -> None:
         """Raise the lower bound of the clock; written at most once an hour of platform time."""

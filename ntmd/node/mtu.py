@@ -53,7 +53,7 @@ class MtuSearch:
         self, common: Common, underlay: Underlay, prober: Prober, tunnels: Tunnels
     ) -> None:
         self._common, self._underlay, self._prober = common, underlay, prober
-        self._tunnels = tunnels
+        self._tunnels, self._places = tunnels, underlay.places
         self._searches: dict[Path, _Search] = {}
 
     def activity(self, tunnel: Tunnel, event: TunnelActivity, now: float) -> None:
@@ -67,7 +67,8 @@ class MtuSearch:
         ceiling, known = self._ceiling(path), self._underlay.mtus.get(path)
         doubted = tunnel.doubted is not None and tunnel.doubted > search.checked_at
         if known is None or (known < ceiling and now >= search.raise_at):
-            self._ask(tunnel, path, (0, ceiling), now, self._first)
+            sizes = (0, *self._remembered(path, ceiling), ceiling)
+            self._ask(tunnel, path, sizes, now, self._first)
         elif doubted or (
             event.tx_bytes - search.sent >= MTU_BUSY and now - search.checked_at >= MTU_CHECK
         ):
@@ -86,6 +87,11 @@ class MtuSearch:
     def _ceiling(self, path: Path) -> int:
         socket = self._underlay.find(path.socket)
         return min(socket.mtu if socket else DATAGRAM_MAX, DATAGRAM_MAX)
+
+    def _remembered(self, path: Path, ceiling: int) -> tuple[int, ...]:
+        """The size that passed when this node was last in this network, if it is less."""
+        known = self._places.at(path.socket).mtu
+        return (known,) if self._underlay.least_mtu(path) < known < ceiling else ()
 
     # -------------------------------------------------------------- asking
 
@@ -142,16 +148,21 @@ class MtuSearch:
         if not search.alive:
             search.until = now + MTU_CHECK * 2 ** min(search.deaf, DEAF_MOST)
             search.deaf += 1
+        elif search.answered in self._remembered(path, ceiling):
+            self._settled(tunnel, path, now)
         elif search.answered < ceiling:
             known = self._underlay.mtus.get(path, 0)
             sizes = tuple(size for size in MTU_SIZES if known < size < ceiling)
             self._ask(tunnel, path, sizes, now, self._settled)
+        else:
+            self._places.learn(path.socket, mtu=ceiling)
 
     def _settled(self, tunnel: Tunnel, path: Path, now: float) -> None:
         """Every size was asked for; what was answered stays, or the handshake's size."""
         self._search_of(path).raise_at = now + MTU_RAISE
         if path not in self._underlay.mtus:
             self._set(tunnel, path, self._underlay.least_mtu(path))
+        self._places.learn(path.socket, mtu=self._underlay.mtus[path])
 
     def _checked(self, tunnel: Tunnel, path: Path, now: float) -> None:
         """Small frames pass and large ones do not: the path is narrower than it was."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ntmd.node.common import Common
+from ntmd.node.places import FILTERINGS, MAPPINGS
 from ntmd.node.probing import Prober, Proof
 from ntmd.node.underlay import OwnSocket, Underlay
 from ntmd.node.uplink import Uplink
@@ -97,6 +98,14 @@ class NatTests:
                     lambda at, s=socket: self._filtering(s, at),  # type: ignore[misc]
                 )
 
+    def _facts(self, number: int) -> NatFacts:
+        """What is known of a socket's NAT: to begin with, what it was when this node was last in
+        this network. The tests that follow correct it."""
+        if number not in self.facts:
+            place = self._underlay.places.at(number)
+            self.facts[number] = NatFacts(MAPPINGS[place.mapping], FILTERINGS[place.filtering])
+        return self.facts[number]
+
     def again(self, number: int, now: float) -> None:
         """UDP passes on this socket where it did not before: test it (again)."""
         self._started.pop(number, None)
@@ -114,7 +123,7 @@ class NatTests:
         handle, main = self._uplink.handle, self._main(socket)
         if handle is None or main is None or not self._underlay.is_open(socket.number):
             return
-        facts = self.facts.setdefault(socket.number, NatFacts())
+        facts = self._facts(socket.number)
         self._prober.start(
             handle, main, now, self._mapped(socket), ladder=TEST_LADDER, purpose="nat"
         )
@@ -177,13 +186,15 @@ class NatTests:
         facts.mapping = classify_mapping(local, facts.observed)
         if facts.mapping is NatMapping.NONE and facts.reached:
             facts.filtering = NatFiltering.NONE
+        mapping, filtering = MAPPINGS.index(facts.mapping), FILTERINGS.index(facts.filtering)
+        self._underlay.places.learn(socket.number, mapping=mapping, filtering=filtering)
         self._done(now)
 
     def view(self) -> NatView:
         """What the coordinator is told: the NAT of the best socket."""
         for socket in self._underlay.usable():
-            facts = self.facts.get(socket.number)
-            if facts is not None and facts.mapping is not NatMapping.UNKNOWN:
+            facts = self._facts(socket.number)
+            if facts.mapping is not NatMapping.UNKNOWN:
                 return NatView(
                     list(NatMapping).index(facts.mapping), list(NatFiltering).index(facts.filtering)
                 )

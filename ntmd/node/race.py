@@ -40,6 +40,7 @@ class Race:
         self._failures = 0
         self._tries = 0  # of UDP, since TLS carries
         self._needed = False  # the last way that answered was a connection
+        self._learned = (0, False)  # own socket, and whether it took a connection there
         self.promoted: Callable[[int, float], None] = lambda *_: None
         self.endpoints: tuple[Endpoint, ...] = ()
         self.complaint = ""
@@ -69,7 +70,9 @@ class Race:
         timer = self._timer("race")
         if not self.endpoints or self.carries or self._common.timers.pending(timer) is not None:
             return
-        at_once = self._needed and not self._numbers
+        here = self._underlay.places.here()
+        blocked = bool(here.tls) if here.tls or here.udp else self._needed
+        at_once = blocked and not self._numbers
         wait = 0.0 if at_once else max(STREAM_AFTER, 3 * (self._uplink.rtt or 0.0))
         self._common.timers.set(timer, now + max(wait, self._pause()), self._unanswered)
 
@@ -105,12 +108,20 @@ class Race:
         self._common.timers.cancel(self._timer("race"))
         if self.carries:
             self._needed = True
+            self._learn(path.socket, True)
             if self._common.timers.pending(self._timer("udp")) is None:
                 self._tries = 0
                 self._later_udp(now)
         elif path == self._uplink.path:
             self._needed = False
+            self._learn(path.socket, False)
             self._let_go(now)
+
+    def _learn(self, socket: int, tls: bool) -> None:
+        """Remember it for this network; once, for another server may find otherwise."""
+        if (socket, tls) != self._learned:
+            self._learned = (socket, tls)
+            self._underlay.places.learn(socket, tls=int(tls), udp=int(not tls))
 
     # -------------------------------------------------------------- connections
 

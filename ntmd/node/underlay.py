@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from ntmd.node.common import Common
 from ntmd.node.inputs import NetworkChanged, UnderlayInterface
+from ntmd.node.places import Places
 from ntmd.node.streams import Streams
 from ntmd.proto.nat64 import Prefix
 from ntmd.proto.plane import CloseSocket, OpenSocket, PlanePath, SocketFailed, SocketOpened
@@ -99,6 +100,7 @@ class Underlay:
         self._silent: dict[int, None] = {}
         self.sockets: dict[int, OwnSocket] = {}
         self.streams = Streams(common, self._numbers)
+        self.places = Places(common, self)
         self.mtus: dict[Path, int] = {}  # IP packet sizes that probes proved
         self.changed_at = 0.0
 
@@ -339,6 +341,18 @@ class Underlay:
             return None
         self.sockets[number] = socket = replace(socket, nat64=prefix)
         return socket
+
+    def place(self, number: int) -> str:
+        """The network of an own socket by what tells it from others: gateway and prefix."""
+        socket = self.find(number)
+        if socket is None or not socket.network.gateway:
+            return ""
+        for interface in self._interfaces:
+            for each in interface.addresses if interface.name == socket.network.interface else ():
+                if each.address == socket.network.address:
+                    near = ipaddress.ip_network((each.address, each.prefix_length), strict=False)
+                    return f"{socket.network.gateway} {near}"
+        return ""
 
     def for_plane(self, path: Path) -> PlanePath:
         """The path with what the plane needs beside it."""

@@ -251,7 +251,10 @@ class Uplink:
         spares = [s.path for s in self.spares.values() if s.path in ways]
         if spares:
             return min(spares, key=lambda w: (self._underlay.rank(w.socket), w))
-        first = [w for w in ways if w.socket == ways[0].socket]
+        link = ways[0].socket
+        near = [w for w in ways if self._underlay.rank(w.socket) == self._underlay.rank(link)]
+        here = [w for w in near if self._underlay.places.at(w.socket).udp]
+        first = [w for w in ways if w.socket == (here or ways)[0].socket]
         same = [w for w in first if self.path is not None and w.remote == self.path.remote]
         return (same or first)[0]
 
