@@ -22,6 +22,7 @@ from ntmd.node.steering import Steering
 from ntmd.node.tunnels import Tunnel, Tunnels
 from ntmd.node.underlay import Underlay
 from ntmd.node.uplink import Uplink
+from ntmd.node.validity import Evidence
 from ntmd.proto.messages import Probe, SeenCounters
 from ntmd.proto.plane import TunnelActivity
 from ntmd.proto.timing import (
@@ -285,13 +286,14 @@ class Doubt:
 
     # -------------------------------------------------------------- doubt
 
-    def doubt(self, tunnel: Tunnel, now: float) -> None:
+    def doubt(self, tunnel: Tunnel, now: float, evidence: Evidence = Evidence.SILENT) -> None:
         """The primary may be dead: challenge it and the others, and send on two ways."""
         primary = tunnel.paths.primary
         if primary is None or tunnel.doubted is not None or tunnel.handle is None:
             return
         self._suspect(tunnel, now)
         tunnel.doubted = now
+        tunnel.paths.note(primary, evidence)
         self._common.counters["path_doubted"] += 1
         watch = self._watch(tunnel)
         spares = self._relays.spare_ways(tunnel.peer.key, tunnel.home_relay, primary.socket)
@@ -358,6 +360,7 @@ class Doubt:
         if primary is not None and not primary.relayed:
             tunnel.paths.disprove(primary)
         elif primary is not None and path.relayed and path.socket == primary.socket:
+            tunnel.paths.note(primary, Evidence.UNANSWERED)
             self._relays.judge(primary, now, dead=True)
         tunnel.doubted = tunnel.unanswered = None
         self._common.timers.cancel(("doubt", tunnel.number))

@@ -1,7 +1,8 @@
 """The ways to one peer: what is proven, what is sent on, and which is better.
 
 Only data and choice are here; probing and switching are in :mod:`ntmd.node.steering`. A direct
-path counts as proven when a sealed challenge sent on it was answered in this association (C6).
+path counts as proven when a sealed challenge sent on it was answered in this association (C6); what
+each piece of evidence makes of a path says the table in :mod:`ntmd.node.validity`.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ntmd.node.validity import PROVEN, TRANSITIONS, Evidence, Validity
 from ntmd.proto.timing import PATH_SET, PROMOTE_MARGIN, PROMOTE_RATIO
 from ntmd.proto.types import Endpoint, Path
 
 RTT_UNKNOWN = 0.1  # assumed where nothing was measured yet, seconds
 TRIED_KEPT = 32  # paths of which is remembered when they were tried
 PATHS_AT_ONCE = 3  # a new way, the one before it, and the relay leg (rule C6)
+STATES_KEPT = 64  # paths of which the state is remembered
 IDS_KEPT = 32  # arrivals whose path id at the peer is remembered
 
 Key = Callable[[Path], tuple[int, ...]]
@@ -58,6 +61,7 @@ class PathBook:
     left: frozenset[int] = frozenset()
     tried: dict[Path, Tried] = field(default_factory=dict)
     usual: float = RTT_UNKNOWN  # the last round trip of any path, which outlives the path
+    states: dict[Path, Validity] = field(default_factory=dict)  # unknown ones are not kept
 
     @property
     def primary(self) -> Path | None:
@@ -71,9 +75,25 @@ class PathBook:
         if _place(before) != _place(after):
             self.since = now
 
+    def validity(self, path: Path) -> Validity:
+        """What is known of a path, direct or over a relay."""
+        return self.states.get(_spot(path), Validity.UNKNOWN)
+
+    def note(self, path: Path, evidence: Evidence) -> None:
+        """Something spoke for or against ``path``; what is not proven any more carries no more."""
+        spot = _spot(path)
+        state = TRANSITIONS[self.states.pop(spot, Validity.UNKNOWN), evidence]
+        if state is not Validity.UNKNOWN:
+            self.states[spot] = state
+        if state not in PROVEN:
+            self.proven.pop(path, None)
+        while len(self.states) > STATES_KEPT:
+            del self.states[next(each for each in self.states if each not in self.proven)]
+
     def prove(self, path: Path, rtt: float, now: float) -> None:
         """A challenge on ``path`` was answered; the least recently proven leaves a full set."""
         self.usual = rtt
+        self.note(path, Evidence.ANSWERED)
         if path.relayed:
             before = self.relayed.get(path.socket)
             self.relayed[path.socket] = Proven(_smooth(before.rtt, rtt) if before else rtt, now)
@@ -83,10 +103,11 @@ class PathBook:
         self.proven[path] = Proven(_smooth(known.rtt, rtt) if known else rtt, now)
         while len(self.proven) > PATH_SET:
             spare = next((p for p in self.proven if p not in self.sending), None)
-            del self.proven[spare if spare is not None else next(iter(self.proven))]
+            self.note(spare if spare is not None else next(iter(self.proven)), Evidence.LAPSED)
 
     def trying(self, path: Path, now: float) -> None:
         """The peer is being asked on ``path``; kept for whoever wants to know what was tried."""
+        self.note(path, Evidence.ASKED)
         known = self.tried.pop(path, None)
         first = known.first if known is not None else now
         self.tried[path] = Tried((known.times if known is not None else 0) + 1, first, now)
@@ -95,7 +116,7 @@ class PathBook:
 
     def disprove(self, path: Path) -> None:
         """A whole ladder on ``path`` went unanswered."""
-        self.proven.pop(path, None)
+        self.note(path, Evidence.UNANSWERED)
         self.allowances.pop(path, None)
 
     def learn_id(self, path: Path, number: int) -> None:
@@ -132,13 +153,15 @@ class PathBook:
 
     def lapse(self) -> None:
         """Idle for long: no direct path is trusted any more (rule S6)."""
-        self.proven.clear()
+        for path in [p for p in self.states if not p.relayed]:
+            self.note(path, Evidence.LAPSED)
         self.allowances.clear()
 
     def drop_socket(self, socket: int) -> None:
         """An own socket is gone."""
-        for path in [p for p in self.proven if p.socket == socket]:
-            del self.proven[path]
+        for path in [p for p in self.states if p.socket == socket]:
+            self.note(path, Evidence.GONE)
+            del self.states[path]  # the number of a socket never comes again
         self.relayed.pop(socket, None)
         for path in [p for p in self.ids if p.socket == socket]:
             del self.ids[path]
@@ -146,7 +169,7 @@ class PathBook:
 
     def is_proven(self, path: Path) -> bool:
         """Whether a challenge on the path was answered; a relay leg needs no proof."""
-        return path.relayed or path in self.proven
+        return path.relayed or self.validity(path) in PROVEN
 
     def answered(self, path: Path, since: float) -> bool:
         """Whether a challenge on the direct path was answered at ``since`` or later."""
@@ -166,10 +189,14 @@ class PathBook:
         return known.at if known else 0.0
 
     def best_direct(self, key: Key) -> Path | None:
-        """The best proven direct path; of equal ones that with the shortest round trip."""
-        if not self.proven:
-            return None
-        return min(self.proven, key=lambda p: (key(p), self.proven[p].rtt, p))
+        """The best proven direct path: one in doubt comes after those that are not, and of equal
+        ones that with the shortest round trip goes first."""
+
+        def order(path: Path) -> tuple[bool, tuple[int, ...], float, Path]:
+            in_doubt = self.validity(path) is Validity.DOUBTFUL
+            return (in_doubt, key(path), self.proven[path].rtt, path)
+
+        return min(self.proven, key=order, default=None)
 
     def better(self, path: Path, key: Key) -> bool:
         """Whether the proven ``path`` should take the primary's place (with hysteresis)."""
@@ -194,6 +221,11 @@ class PathBook:
 def _place(path: Path | None) -> tuple[int, Endpoint, bool] | None:
     """Where a path leads: the id of its leg makes no difference."""
     return None if path is None else (path.socket, path.remote, path.relayed)
+
+
+def _spot(path: Path) -> Path:
+    """The same path whatever the present id of its leg."""
+    return path._replace(leg=1) if path.relayed else path
 
 
 def _smooth(old: float, new: float) -> float:

@@ -144,6 +144,7 @@ class Status:
             "remote": str(path.remote),
             "relay": self._relays.name_of(path) if path.relayed else None,
             "rtt_ms": _ms(tunnel.paths.rtt(path)),
+            "validity": tunnel.paths.validity(path).name.lower(),
             "mtu": self._underlay.mtu(path),
         }
 

@@ -21,6 +21,7 @@ from ntmd.node.rest import Rest
 from ntmd.node.tunnel import Input, Open
 from ntmd.node.tunnels import Tunnel, Tunnels
 from ntmd.node.underlay import Underlay
+from ntmd.node.validity import Evidence
 from ntmd.proto.messages import CandidateField, CandidateUpdate, Probe
 from ntmd.proto.plane import TunnelActivity
 from ntmd.proto.timing import (
@@ -81,7 +82,8 @@ class Steering:
             tunnel.paths.disprove(path)
         key = self.key(tunnel)
         young = PathBook(
-            {p: known for p, known in tunnel.paths.proven.items() if now - known.at <= fresh}
+            {p: known for p, known in tunnel.paths.proven.items() if now - known.at <= fresh},
+            states=tunnel.paths.states,
         )
         return best_way(young, self.relay_way(tunnel), key)
 
@@ -194,6 +196,7 @@ class Steering:
     def _unproven(self, tunnel: Tunnel, path: Path, now: float) -> None:
         """A whole ladder went unanswered on ``path``."""
         if path.relayed:
+            tunnel.paths.note(path, Evidence.UNANSWERED)
             if path == tunnel.paths.primary and tunnel.doubted is not None:
                 self.rescue(tunnel, now)
             return
@@ -274,7 +277,7 @@ class Steering:
 
     def doubt(self, tunnel: Tunnel, now: float) -> None:
         """A hint says that the primary may be dead."""
-        self.doubts.doubt(tunnel, now)
+        self.doubts.doubt(tunnel, now, Evidence.REFUSED)
 
     def _rekey_if_due(self, tunnel: Tunnel, now: float, pause: float, *, alone: bool) -> None:
         """``pause``: since there was data; after another like it the key may not live any more.

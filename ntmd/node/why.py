@@ -180,16 +180,16 @@ class Why:
                 continue
             proven = tunnel.paths.proven.get(path)
             kind = tunnel.candidates.get(path.remote)
+            state = tunnel.paths.validity(path).name.lower()
             where = f"{path.remote} from {self._underlay.interface(path.socket) or 'a past link'}"
             label = f" ({kind.name.lower()})" if kind is not None else ""
             if proven is not None:
                 text, age = f"{where}{label}: answered", now - proven.at
-                evidence = f"rtt {proven.rtt * 1000:.0f} ms"
+                evidence = f"{state}, rtt {proven.rtt * 1000:.0f} ms"
             else:
                 text, age = f"{where}{label}: never answered a challenge", now - tried.last
-                evidence = (
-                    f"tried {_many(tried.times, 'time')}, first {now - tried.first:.0f} s ago"
-                )
+                times = f"tried {_many(tried.times, 'time')}"
+                evidence = f"{state}, {times}, first {now - tried.first:.0f} s ago"
             found.append(fact(text, age, evidence))
         return found
 

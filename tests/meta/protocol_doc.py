@@ -193,19 +193,25 @@ def number_table() -> str:
 # ------------------------------------------------------------------ states
 
 
-def state_diagram(transitions: Mapping[tuple[type[Any], enum.Enum], type[Any]]) -> str:
+def named(state: Any) -> tuple[str, str]:
+    """Name and meaning of a state: a class with a docstring, or a member of an enumeration."""
+    if isinstance(state, enum.Enum):
+        return state.name.capitalize(), str(state.value)
+    return state.__name__, sentence(state)
+
+
+def state_diagram(transitions: Mapping[tuple[Any, enum.Enum], Any]) -> str:
     """Diagram and table of a state machine: {(state, input): next state}."""
     arrows: dict[tuple[str, str], list[str]] = {}
     rows = []
     for (state, event), following in transitions.items():
-        arrows.setdefault((state.__name__, following.__name__), []).append(event.name.lower())
-        rows.append((state.__name__, f"`{event.name}`", str(event.value), following.__name__))
-    first = next(iter(transitions))[0].__name__
+        arrows.setdefault((named(state)[0], named(following)[0]), []).append(event.name.lower())
+        rows.append((named(state)[0], f"`{event.name}`", str(event.value), named(following)[0]))
+    first = named(next(iter(transitions))[0])[0]
     out = f"```mermaid\nstateDiagram-v2\n    [*] --> {first}\n"
     for (start, end), events in arrows.items():
         out += f"    {start} --> {end}: {', '.join(events)}\n"
-    states = {state for state, _ in transitions}
-    meanings = [(s.__name__, sentence(s)) for s in sorted(states, key=lambda s: s.__name__)]
+    meanings = sorted({named(state) for state, _ in transitions})
     out += "```\n\n" + table(("State", "Meaning"), meanings)
     return out + "\n" + table(("State", "Input", "What happened", "Next"), rows)
 
@@ -215,12 +221,18 @@ def tunnel_states() -> str:
     return state_diagram(importlib.import_module("ntmd.node.tunnel").TRANSITIONS)
 
 
+def path_states() -> str:
+    """What is known of a path."""
+    return state_diagram(importlib.import_module("ntmd.node.validity").TRANSITIONS)
+
+
 TABLES = {
     "messages": message_table,
     "structs": struct_table,
     "numbers": number_table,
     "timers": timer_table,
     "tunnel states": tunnel_states,
+    "path states": path_states,
 }
 
 
