@@ -63,7 +63,7 @@ MUTANTS = (
     Mutant(
         "promotion without proof",
         "ntmd/node/path.py",
-        "return path.relayed or path in self.proven",
+        "return path.relayed or self.validity(path) in PROVEN",
         "return True",
         ("tests/unit/node", "tests/sim"),
     ),
