@@ -7,10 +7,73 @@ import os
 import shutil
 import subprocess
 import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.e2e.actors import wait_for
 from tests.e2e.lab.netns import Namespace
+from tests.survival.ground import Ground, Place
+from tests.survival.products import Unfit
+
+
+class Trio(ABC):
+    """One program at three places, a process each: a server in public, laptop and desk.
+
+    A product says what it starts (``_launch``), its ``addresses`` and why losing its coordinators
+    is no scenario (``unfit``).
+    """
+
+    addresses: Mapping[str, str]
+    unfit: str
+
+    def __init__(self) -> None:
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._hosts: dict[str, Namespace] = {}
+
+    def _settle(self, ground: Ground, folder: str = "") -> None:
+        """Where the three are, and where their files go."""
+        self._folder = ground.folder / folder
+        self._folder.mkdir(exist_ok=True)
+        self._hosts = {
+            "server": ground.server, "laptop": ground.laptop.host, "desk": ground.desk.host
+        }  # fmt: skip
+
+    @abstractmethod
+    def _launch(self, name: str) -> None:
+        """Start the program at one place."""
+
+    def _start(self, name: str, *words: str) -> None:
+        """A process whose words go to a log."""
+        with (self._folder / f"{name}.log").open("ab") as log:
+            self._children[name] = self._hosts[name].start(*words, stdout=log, stderr=log)
+
+    def address(self, place: Place) -> str:
+        """Inside the tunnel."""
+        return self.addresses[place.host.label]
+
+    def processes(self, place: Place) -> list[int]:
+        """The one process."""
+        return [self._children[place.host.label].pid]
+
+    def restart(self, place: Place) -> None:
+        """kill -9 and start."""
+        stopped(self._children[place.host.label])
+        self._launch(place.host.label)
+
+    def kill_coordinators(self) -> None:
+        """The server in public is the relay, too."""
+        raise Unfit(self.unfit)
+
+    def notes(self) -> dict[str, object]:
+        """Nothing."""
+        return {}
+
+
+def stopped(child: subprocess.Popen[bytes]) -> None:
+    """kill -9."""
+    child.kill()
+    child.wait()
 
 
 def reach(host: Namespace, address: str, timeout: float = 30) -> float:
@@ -20,12 +83,6 @@ def reach(host: Namespace, address: str, timeout: float = 30) -> float:
         return host.run("ping", "-c1", "-W1", address, check=False).returncode == 0
 
     return wait_for(answered, timeout, 0.1)
-
-
-def stopped(child: subprocess.Popen[bytes]) -> None:
-    """kill -9."""
-    child.kill()
-    child.wait()
 
 
 def go_install(module: str, version: str, folder: Path) -> Path:

@@ -7,13 +7,12 @@ As its documentation advises for nodes behind NATs: ``punchy: punch, respond``, 
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 from tests.e2e.lab.netns import sh
-from tests.survival.ground import SERVER4, Ground, Place
-from tests.survival.products import Unfit, Version
-from tests.survival.products.common import go_install, module_version, reach, stopped
+from tests.survival.ground import SERVER4, Ground
+from tests.survival.products import Version
+from tests.survival.products.common import Trio, go_install, module_version, reach
 
 MODULES = ("github.com/slackhq/nebula/cmd/nebula", "github.com/slackhq/nebula/cmd/nebula-cert")
 WANTED = "v1.10.3"  # later ones want a newer Go, or a dependency that cannot be had
@@ -22,14 +21,16 @@ PORT = 4242
 WARM = 10  # seconds: it begins on the relay, and goes direct about that much later
 
 
-class Nebula:
+class Nebula(Trio):
     """Lighthouse and two nodes."""
 
     device = "nebula1"
+    addresses = ADDRESSES
+    unfit = "the lighthouse is the relay"
 
     def __init__(self, folder: Path) -> None:
+        super().__init__()
         self._nebula, self._cert = (go_install(module, WANTED, folder) for module in MODULES)
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def version(self) -> Version:
         """Of the module."""
@@ -39,11 +40,7 @@ class Nebula:
 
     def start(self, ground: Ground) -> None:
         """Certificates, lighthouse, both ends; then traffic until it has had time to go direct."""
-        self._folder = ground.folder / "nebula"
-        self._folder.mkdir()
-        self._hosts = {
-            "server": ground.server, "laptop": ground.laptop.host, "desk": ground.desk.host
-        }  # fmt: skip
+        self._settle(ground, "nebula")
         cert, folder = self._cert, self._folder
         sh(f"{cert} ca -name lab -out-crt {folder}/ca.crt -out-key {folder}/ca.key")
         for name, address in ADDRESSES.items():
@@ -85,29 +82,4 @@ class Nebula:
         }  # fmt: skip
 
     def _launch(self, name: str) -> None:
-        with (self._folder / f"{name}.log").open("ab") as log:
-            self._children[name] = self._hosts[name].start(
-                str(self._nebula), "-config", str(self._folder / f"{name}.yml"),
-                stdout=log, stderr=log,
-            )  # fmt: skip
-
-    def address(self, place: Place) -> str:
-        """Inside the tunnel."""
-        return ADDRESSES[place.host.label]
-
-    def processes(self, place: Place) -> list[int]:
-        """The one process."""
-        return [self._children[place.host.label].pid]
-
-    def restart(self, place: Place) -> None:
-        """kill -9 and start."""
-        stopped(self._children[place.host.label])
-        self._launch(place.host.label)
-
-    def kill_coordinators(self) -> None:
-        """The lighthouse is the relay."""
-        raise Unfit("the lighthouse is the relay")
-
-    def notes(self) -> dict[str, object]:
-        """Nothing."""
-        return {}
+        self._start(name, str(self._nebula), "-config", str(self._folder / f"{name}.yml"))

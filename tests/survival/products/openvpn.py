@@ -10,9 +10,9 @@ import re
 import subprocess
 
 from tests.e2e.lab.netns import sh
-from tests.survival.ground import SERVER4, SERVER6, Ground, Place
-from tests.survival.products import Unfit, Version
-from tests.survival.products.common import reach, stopped
+from tests.survival.ground import SERVER4, SERVER6, Ground
+from tests.survival.products import Version
+from tests.survival.products.common import Trio, reach
 
 ADDRESSES = {"server": "10.98.0.1", "laptop": "10.98.0.2", "desk": "10.98.0.3"}
 PORT = 1194
@@ -47,13 +47,12 @@ remote-cert-tls server
 """
 
 
-class Openvpn:
+class Openvpn(Trio):
     """Server and two clients."""
 
     device = "ovpn0"
-
-    def __init__(self) -> None:
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
+    addresses = ADDRESSES
+    unfit = "no coordinator: the server is the relay"
 
     def version(self) -> Version:
         """Of the package."""
@@ -66,11 +65,9 @@ class Openvpn:
 
     def start(self, ground: Ground) -> None:
         """Certificates, server, clients."""
-        self._folder = folder = ground.folder / "openvpn"
-        (folder / "ccd").mkdir(parents=True)
-        self._hosts = {
-            "server": ground.server, "laptop": ground.laptop.host, "desk": ground.desk.host
-        }  # fmt: skip
+        self._settle(ground, "openvpn")
+        folder = self._folder
+        (folder / "ccd").mkdir()
         key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
         sh(f"openssl req -x509 {key} -keyout {folder}/ca.key -out {folder}/ca.crt -subj /CN=lab")
         for name, address in ADDRESSES.items():
@@ -96,28 +93,4 @@ class Openvpn:
         reach(ground.laptop.host, ADDRESSES["desk"])
 
     def _launch(self, name: str) -> None:
-        with (self._folder / f"{name}.log").open("ab") as log:
-            self._children[name] = self._hosts[name].start(
-                "openvpn", "--config", str(self._folder / f"{name}.conf"), stdout=log, stderr=log
-            )
-
-    def address(self, place: Place) -> str:
-        """Inside the tunnel."""
-        return ADDRESSES[place.host.label]
-
-    def processes(self, place: Place) -> list[int]:
-        """The one process."""
-        return [self._children[place.host.label].pid]
-
-    def restart(self, place: Place) -> None:
-        """kill -9 and start."""
-        stopped(self._children[place.host.label])
-        self._launch(place.host.label)
-
-    def kill_coordinators(self) -> None:
-        """The server is the relay."""
-        raise Unfit("no coordinator: the server is the relay")
-
-    def notes(self) -> dict[str, object]:
-        """Nothing."""
-        return {}
+        self._start(name, "openvpn", "--config", str(self._folder / f"{name}.conf"))

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import functools
 import os
-import subprocess
 import time
 from pathlib import Path
 
 from tests.bench.wireguard import build
 from tests.e2e.lab.netns import Namespace
-from tests.survival.ground import SERVER4, Ground, Place
-from tests.survival.products import Unfit, Version
-from tests.survival.products.common import reach, stopped
+from tests.survival.ground import SERVER4, Ground
+from tests.survival.products import Version
+from tests.survival.products.common import Trio, reach
 
 ADDRESSES = {"server": "fd00:77::1", "laptop": "fd00:77::2", "desk": "fd00:77::3"}
 PORT, MTU, KEEPALIVE = 51820, 1420, 25
@@ -26,17 +25,19 @@ SOCKETS = Path("/var/run/wireguard")
 built = functools.cache(build)
 
 
-class Wireguard:
-    """Three processes: hub, laptop, desk."""
+class Wireguard(Trio):
+    """Hub and two peers of it."""
+
+    addresses = ADDRESSES
+    unfit = "no coordinator: the hub is the relay"
 
     def __init__(self, folder: Path) -> None:
+        super().__init__()
         # Control sockets have one folder for the whole host: the names are unique to the run.
         self._devices = {name: f"w{os.getpid() % 100_000}{name[0]}" for name in ADDRESSES}
         self.device = self._devices["laptop"]
         self._binary, self._version = built(folder)
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._keys: dict[str, str] = {}
-        self._hosts: dict[str, Namespace] = {}
 
     def version(self) -> Version:
         """Of the module."""
@@ -44,9 +45,7 @@ class Wireguard:
 
     def start(self, ground: Ground) -> None:
         """Hub, then both ends."""
-        self._hosts = {
-            "server": ground.server, "laptop": ground.laptop.host, "desk": ground.desk.host
-        }  # fmt: skip
+        self._settle(ground)
         self._keys = {name: host.run("wg", "genkey").stdout for name, host in self._hosts.items()}
         ground.server.sysctl("ipv6/conf/all/forwarding", 1)
         for name in self._hosts:
@@ -62,14 +61,10 @@ class Wireguard:
         host, device = self._hosts[name], self._devices[name]
         socket = SOCKETS / f"{device}.sock"
         socket.unlink(missing_ok=True)
-        child = host.start(
-            str(self._binary), "-f", device,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        self._children[name] = child
+        self._start(name, str(self._binary), "-f", device)
         until = time.monotonic() + 10
         while not socket.exists():
-            if child.poll() is not None or time.monotonic() > until:
+            if self._children[name].poll() is not None or time.monotonic() > until:
                 raise RuntimeError("wireguard-go did not start")
             time.sleep(0.01)
         self._configure(name, host)
@@ -86,24 +81,3 @@ class Wireguard:
             words += f"peer {self._public('server')} allowed-ips fd00:77::/64".split()
             words += f"endpoint {SERVER4[0]}:{PORT} persistent-keepalive {KEEPALIVE}".split()
         host.run("wg", *words, text=self._keys[name])
-
-    def address(self, place: Place) -> str:
-        """Inside the tunnel."""
-        return ADDRESSES[place.host.label]
-
-    def processes(self, place: Place) -> list[int]:
-        """The one process."""
-        return [self._children[place.host.label].pid]
-
-    def restart(self, place: Place) -> None:
-        """kill -9, and ``wg-quick up`` again."""
-        stopped(self._children[place.host.label])
-        self._launch(place.host.label)
-
-    def kill_coordinators(self) -> None:
-        """There are none: the hub is the relay."""
-        raise Unfit("no coordinator: the hub is the relay")
-
-    def notes(self) -> dict[str, object]:
-        """Nothing."""
-        return {}
