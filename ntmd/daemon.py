@@ -68,10 +68,12 @@ from ntmd.runtime.complaints import Complaint, Exit
 from ntmd.runtime.control_server import ControlServer, Desk, Request
 from ntmd.runtime.driver import Driver
 from ntmd.runtime.journal import Trace, journal
+from ntmd.slim import give_back
 
 USABLE_WITHIN = 7.0  # seconds that a first registration may take
 SETTLED_WITHIN = 3.0  # seconds after which a node with an address counts as usable as it is
 GOODBYE = 1.0  # seconds for the core to say goodbye
+TIDY_AFTER = 10.0  # seconds without a change of the network: nobody is in a hurry any more
 LAST_COPY = CLOSE_COPIES[-1] + 0.05  # and for the last copy of Close to leave
 ADVICE = {
     "joining": "the coordinator {domain} did not answer within {seconds:.0f} s.",
@@ -111,6 +113,7 @@ class Daemon:
         self._stopping = False
         self._said_down = asyncio.Event()
         self._restart = False
+        self._tidy: asyncio.TimerHandle | None = None
         self._unwritten: tuple[str, int] | None = None  # why the last write failed, since when
 
     async def run(self) -> None:
@@ -188,6 +191,9 @@ class Daemon:
     def _network_changed(self, event: NetworkChanged) -> None:
         self._driver.post(event)  # first: whoever moves is in a hurry
         self._names.refresh()
+        if self._tidy is not None:
+            self._tidy.cancel()
+        self._tidy = asyncio.get_running_loop().call_later(TIDY_AFTER, give_back)
 
     def _plane_event(self, event: Any) -> None:
         if isinstance(event, DeviceFailed) and not self._stopping:

@@ -9,6 +9,8 @@ else may call this.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import importlib.util
 import sys
 import types
@@ -36,3 +38,15 @@ def _bare_package(name: str) -> None:
         package.__path__ = list(spec.submodule_search_locations)
         package.__spec__ = spec
         sys.modules[name] = package
+
+
+def give_back() -> None:
+    """Return to the system what the allocator keeps for later; without effect but with glibc.
+
+    Reading the kernel's state after each of many changes leaves holes in the heap: 5 MiB of RSS
+    after a hundred moves (malloc_trim(3)).
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    gc.collect()
+    if trim is not None:
+        trim(0)
