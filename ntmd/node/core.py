@@ -53,7 +53,10 @@ from ntmd.proto.timing import RENEW_FROM
 from ntmd.proto.types import Peer, Role
 
 RECENT_START = 3600_000  # peers active this recently are called at start (rule S4), ms
-RENEW_RETRY = 3600.0  # a renewal that failed is tried again after this, seconds
+RENEW_RETRY = 3600.0
+"""A renewal that failed is tried again after this, up to half more or less by chance, seconds:
+nodes that failed together, for want of the account server, do not come back together each hour."""
+RENEW_SPREAD = 0.01  # of the life that is left; nodes that start together overdue take so long
 ERROR_DOUBT = 5.0  # refused datagrams raise doubt about a path at most this often, seconds
 
 
@@ -288,8 +291,11 @@ class NodeCore(Parts):
             return
         life = (leaf.not_after_ms - leaf.not_before_ms) / 1000
         spent = (self.common.clock(now) - leaf.not_before_ms) / 1000
-        jitter = self.common.number(2) / 0xFFFF * life / 20
-        self.common.emit(RenewCertificate(max(0.0, life * RENEW_FROM + jitter - spent)))
+        chance = self.common.number(2) / 0xFFFF
+        wait = life * RENEW_FROM + chance * life / 20 - spent
+        if wait <= 0.0:
+            wait = chance * min(RENEW_RETRY, max(0.0, life - spent) * RENEW_SPREAD)
+        self.common.emit(RenewCertificate(wait))
 
     def _renewed(self, event: CertificateRenewed, now: float) -> None:
         self.common.identity = replace(self.common.identity, certificates=event.certificates)
@@ -301,7 +307,8 @@ class NodeCore(Parts):
         what = event.command if isinstance(event, CommandFailed) else "data plane"
         self.common.tell("warning", "failed", command=what, errno=event.errno, text=event.text)
         if what == "RenewCertificate":
-            self.common.emit(RenewCertificate(RENEW_RETRY))
+            chance = self.common.number(2) / 0xFFFF
+            self.common.emit(RenewCertificate(RENEW_RETRY * (0.5 + chance)))
 
     def _stop(self, event: Stopping, now: float) -> None:
         if self.common.stopping:

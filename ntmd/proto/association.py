@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from ntmd.proto import timing
+from ntmd.proto.certs import Leaf
 from ntmd.proto.crypto import Aead
 from ntmd.proto.events import Psk, Remote, SessionInfo
 from ntmd.proto.fragments import Reassembly
@@ -117,6 +118,7 @@ class Association:
     peer: Peer
     numbers: tuple[int, ...] = ()  # association ids that are this one; two after a crossing open
     remote: Remote | None = None
+    read: Leaf | None = None  # a certificate of the peer that the owner has parsed
     sessions: dict[int, Session] = field(default_factory=dict)  # by own slot, oldest first
     current: Session | None = None
     call: Call | None = None

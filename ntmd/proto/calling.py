@@ -271,7 +271,8 @@ class Calling:
         try:
             answer = decode_payload(body, AnswerPayload)
             peer = association.peer
-            remote = verify(self._context, answer, association.remote, peer, peer.key, now)
+            known, read = association.remote, association.read
+            remote = verify(self._context, answer, known, peer, peer.key, now, read)
             check_grace(remote, psk)
             may = psk is not None or not attempt.psks
             if not may and not self._context.policy.accept_unauthorised(peer, now):

@@ -73,14 +73,18 @@ def verify(
     expected: Peer | None,
     key: bytes,
     now: float,
+    read: Leaf | None = None,
 ) -> Remote:
     """The other end, whose static key Noise has proven to be ``key``; raises ProtocolError.
 
-    ``known`` resolves hashes, ``expected`` is whom a call was meant for. A certificate in its
-    grace is accepted here; whether it may be is for :func:`check_grace`.
+    ``known`` resolves hashes, ``expected`` is whom a call was meant for, ``read`` a certificate of
+    the peer that was parsed before: the same one is not parsed again, but checked like any other. A
+    certificate in its grace is accepted here; whether it may be is for :func:`check_grace`.
     """
+    read = read or (known.leaf if known is not None else None)
     if shown.certificates:
-        leaf, record = parse_leaf(shown.certificates[0]), shown.record
+        der, record = shown.certificates[0], shown.record
+        leaf = read if read is not None and read.der == der else parse_leaf(der)
     elif known is None or known.leaf.hash != shown.certificate_hash:
         raise ProtocolError("certificate_unknown")
     else:

@@ -16,7 +16,7 @@ from ntmd.proto import plane, timing
 from ntmd.proto.answering import Answering
 from ntmd.proto.association import Association
 from ntmd.proto.calling import Calling
-from ntmd.proto.certs import Trust
+from ntmd.proto.certs import Leaf, Trust
 from ntmd.proto.channel import Channel
 from ntmd.proto.context import Context, Delivery, Sequencer
 from ntmd.proto.errors import ProtocolError
@@ -149,12 +149,16 @@ class SessionEngine:
         now: float,
         psks: Sequence[Psk] = (),
         suite: Suite | None = None,
+        read: Leaf | None = None,
     ) -> int:
         """Begin a handshake on all ``paths``; returns the association's handle.
 
-        While a handshake with this peer is under way, its paths and psks are added to it.
+        While a handshake with this peer is under way, its paths and psks are added to it. ``read``:
+        a certificate of the peer that was parsed already (a tenth of what a handshake costs).
         """
-        return self._calling.call(peer, paths, now, psks, suite).handle
+        association = self._calling.call(peer, paths, now, psks, suite)
+        association.read = read or association.read
+        return association.handle
 
     def widen(self, handle: int, paths: Sequence[Path], now: float) -> None:
         """Send the initiation under way on further paths too; without one nothing happens."""

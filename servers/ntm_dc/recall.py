@@ -73,7 +73,7 @@ class Recall:
         assert node.primary is not None
         assert node.leaf is not None
         peer = Peer(Role.NODE, node.name, node.leaf.key)
-        handle = self._common.engine.call(peer, [node.primary], now)
+        handle = self._common.engine.call(peer, [node.primary], now, read=node.leaf)
         self._common.counters["recalled"] += 1
 
         def over(_: float, node: Node = node, handle: int = handle) -> None:

@@ -1,10 +1,11 @@
-"""A coordinator that was away for long comes back: do its nodes storm it?
+"""Coordinator and account server were away for long and come back: do the nodes storm them?
 
     python -m tests.sim.storm [--nodes 10000] [--hours 24] [--relay]
 
-All nodes and servers are the production cores. Only the nodes' datagrams towards the coordinator
-are looked at: how many in any second, how many in an hour of silence, and when all are known again.
-``--relay``: the relay is away for as long. Prints JSON.
+All nodes and servers are the production cores. Only what nodes send to the coordinator is looked at
+(how many datagrams in any second, how many in an hour of silence, when all are known again), and
+their requests to the account server: their certificates were due before they started, and it is
+away from then on. ``--relay``: the relay is away for as long. Prints JSON.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ import argparse
 import json
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
+from ntmd.node.commands import RenewCertificate
+from ntmd.node.core import RENEW_RETRY
+from ntmd.node.inputs import CertificateRenewed, CommandFailed
 from ntmd.proto.frame import Kind
 from tests.sim.node import SimNode
 from tests.sim.story import Stage
@@ -22,12 +26,15 @@ from tests.sim.story import Stage
 SETTLED = 600.0  # after this the pauses between calls grow no more, seconds
 JOINING = 0.01  # seconds between two nodes that start
 PATIENCE = 600.0
+DUE_DAYS = 6.0  # a third of a certificate's 14 days, its jitter and some hours have passed
 
 
 @dataclass(frozen=True, slots=True)
 class Storm:
     """``silent``: datagrams of one node in an hour without coordinator. ``initiations``: most
-    first copies of a handshake in one second after the return; ``peak``: most datagrams."""
+    first copies of a handshake in one second after the return; ``peak``: most datagrams.
+    ``renewals_away`` and ``renewals``: most requests to the account server in one second, while it
+    is away and in the hours after its return; ``renewed_s``: until all certificates are new."""
 
     nodes: int
     away_s: float
@@ -36,7 +43,51 @@ class Storm:
     peak: int
     half_s: float
     all_s: float
+    renewals_away: int
+    renewals: int
+    renewed_s: float
     real_s: float
+
+
+class Accounts:
+    """The account server, seen from its nodes: it renews, or cannot be reached."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.serves = False
+        self.requests: Counter[int] = Counter()
+        self.renewed = 0
+        self._stage = stage
+
+    def serve(self, node: SimNode) -> None:
+        """Take this node's requests from now on, those made already too."""
+        wishes = node.renewals
+
+        class Hears(list[RenewCertificate]):
+            def append(_, wish: RenewCertificate) -> None:  # noqa: N805
+                self._plan(node, wish)
+
+        node.renewals = Hears()
+        for wish in wishes:
+            self._plan(node, wish)
+
+    def _plan(self, node: SimNode, wish: RenewCertificate) -> None:
+        self._stage.world.clock.after(wish.after, lambda: self._asked(node))
+
+    def _asked(self, node: SimNode) -> None:
+        self.requests[int(self._stage.world.clock.now)] += 1
+        if not self.serves:
+            node.post(CommandFailed("RenewCertificate", 111, "account server silent"))
+            return
+        self.renewed += 1
+        leaf = self._stage.platform.renew(node.identity)
+        node.identity = replace(node.identity, certificates=(leaf,))
+        node.post(CertificateRenewed((leaf,)))
+
+    def peak(self) -> int:
+        """Most requests in a second since the last look."""
+        most = max(self.requests.values(), default=0)
+        self.requests.clear()
+        return most
 
 
 class Watch:
@@ -76,8 +127,9 @@ def storm(nodes: int, away: float, *, relay: bool = False, seed: int = 3) -> Sto
     began = time.monotonic()
     stage = Stage(seed, keep_trace=False)
     domain = stage.domain()
+    accounts = Accounts(stage)
     for number in range(nodes):
-        stage.node(f"n{number}", families=(4,))
+        accounts.serve(stage.node(f"n{number}", families=(4,), issued_days_ago=DUE_DAYS))
         stage.run(JOINING)
     everybody = list(stage.nodes.values())
     stage.run(120.0)
@@ -92,6 +144,7 @@ def storm(nodes: int, away: float, *, relay: bool = False, seed: int = 3) -> Sto
     silent = sum(watch.datagrams.values()) * 3600.0 / rest / nodes
     watch.datagrams.clear()
     watch.initiations.clear()
+    renewals_away, accounts.serves = accounts.peak(), True
     domain.dc.restart()
     if relay:
         domain.rs.restart()
@@ -104,14 +157,21 @@ def storm(nodes: int, away: float, *, relay: bool = False, seed: int = 3) -> Sto
             half = passed
     passed = stage.world.clock.now - back
     stage.run(60.0)
+    initiations, peak = max(watch.initiations.values(), default=0), max(watch.datagrams.values())
+    while accounts.renewed < nodes:
+        stage.run(10.0)
+        assert stage.world.clock.now - back < 2 * RENEW_RETRY, "not all certificates are new"
     return Storm(
         nodes,
         away,
         round(silent, 1),
-        max(watch.initiations.values(), default=0),
-        max(watch.datagrams.values()),
+        initiations,
+        peak,
         round(half, 1),
         round(passed, 1),
+        renewals_away,
+        accounts.peak(),
+        round(stage.world.clock.now - back, 1),
         round(time.monotonic() - began, 1),
     )
 
