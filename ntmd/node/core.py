@@ -37,6 +37,7 @@ from ntmd.proto.events import Identity
 from ntmd.proto.frame import Kind
 from ntmd.proto.io import DatagramReceived, SendDatagram, SendFailed, Store, UserAsked, earliest
 from ntmd.proto.plane import (
+    CloseSocket,
     CounterNearLimit,
     DeviceFailed,
     NoTunnelFor,
@@ -190,6 +191,11 @@ class NodeCore(Parts):
 
     def take_commands(self) -> list[Any]:
         """All wishes since the last call, in order."""
+        for command in self.common.commands:
+            if isinstance(command, SendDatagram):
+                self.allocations.sent(command.path)
+            elif isinstance(command, CloseSocket):
+                self.allocations.forget(command.socket)
         taken, self.common.commands[:] = list(self.common.commands), []
         return taken
 

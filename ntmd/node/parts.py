@@ -16,6 +16,7 @@ from ntmd.node.links import Links
 from ntmd.node.move import Moves
 from ntmd.node.mtu import MtuSearch
 from ntmd.node.names import Names
+from ntmd.node.prediction import Allocations
 from ntmd.node.probing import Prober
 from ntmd.node.reach import Reach
 from ntmd.node.receive import Receive
@@ -55,6 +56,8 @@ class Parts:
         common = self.common
         self.underlay = Underlay(common)
         self.prober = Prober(common)
+        self.allocations = Allocations()
+        self.prober.observed = self.allocations.saw
         self.requests = Requests(common)
         self.relays = Relays(
             common,
@@ -99,6 +102,7 @@ class Parts:
             self._reflexive,
             self._learn,
             self._rescue,
+            self.allocations,
         )
         self.directions = Directions(
             common,

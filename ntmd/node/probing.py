@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ntmd.node.common import Common
 from ntmd.proto.messages import Answer, Message, Probe
 from ntmd.proto.timing import LADDER
-from ntmd.proto.types import Path
+from ntmd.proto.types import Endpoint, Path
 
 MTU = "mtu"  # purpose of probes that ask for a size, not for life
 RUNG_BITS = 4
@@ -52,6 +52,7 @@ class Prober:
     def __init__(self, common: Common) -> None:
         self._common = common
         self._attempts: dict[int, _Attempt] = {}
+        self.observed: Callable[[Path, Endpoint | None], None] = lambda *_: None
 
     def start(
         self,
@@ -96,6 +97,7 @@ class Prober:
         if attempt is None or attempt.handle != handle or rung >= len(attempt.sent):
             return False
         self._drop(base)
+        self.observed(attempt.path, answer.observed)
         rtt = max(now - attempt.sent[rung], 1e-6)
         attempt.won(Proof(attempt.path, back, rtt, answer), now)
         return True

@@ -15,6 +15,7 @@ from ntmd.node.candidates import merge, own_candidates
 from ntmd.node.choice import best_way, key_of
 from ntmd.node.common import Common
 from ntmd.node.path import RTT_UNKNOWN, Key, PathBook
+from ntmd.node.prediction import Allocations
 from ntmd.node.probing import Prober, Proof
 from ntmd.node.relays import Relays
 from ntmd.node.rest import Rest
@@ -56,9 +57,10 @@ class Steering:
         reflexive: Callable[[], dict[int, Endpoint]],
         learn: Callable[[int, Endpoint, float], None],
         rescue: Callable[[Tunnel, float], None],
+        allocations: Allocations,
     ) -> None:
         self._common, self._underlay, self._prober = common, underlay, prober
-        self._relays, self._tunnels = relays, tunnels
+        self._relays, self._tunnels, self._allocations = relays, tunnels, allocations
         self._reflexive, self._learn, self.rescue = reflexive, learn, rescue
         self.proved: Callable[[Tunnel, Proof, float], None] = lambda *_: None
         self.carry: Callable[[Tunnel, Path, float], None]
@@ -216,11 +218,26 @@ class Steering:
 
         def say(at: float) -> None:
             if tunnel.handle == handle and tunnel.live:
-                here = own_candidates(self._underlay, self._reflexive(), 8)
+                foretold = self._foretold(tunnel)
+                here = own_candidates(self._underlay, self._reflexive(), 8 - len(foretold))
+                here += foretold
                 self._common.engine.tell(handle, CandidateUpdate(tunnel.move_seq, here), at)
 
         say(now)
         self._common.timers.set(("candidates", tunnel.number), now + SAY_AGAIN, say)
+
+    def _foretold(self, tunnel: Tunnel) -> tuple[CandidateField, ...]:
+        """Where the peer may see this node, if the NAT here counts and no way is direct."""
+        if tunnel.paths.proven or tunnel.relay_only:
+            return ()
+        seen = (CandidateKind.REFLEXIVE, CandidateKind.MAPPED)
+        outside = tuple(e for e, kind in tunnel.candidates.items() if kind in seen)
+        for way in self._underlay.ways(outside):
+            found = self._allocations.foretell(way)
+            if found:
+                tunnel.foretold = tuple(at.port for at in found)
+                return tuple(CandidateField(int(CandidateKind.PREDICTED), at) for at in found)
+        return ()
 
     def candidates_came(
         self, tunnel: Tunnel, candidates: tuple[CandidateField, ...], now: float

@@ -78,6 +78,7 @@ class Tunnel:
     doubted: float | None = None  # since when the primary is in doubt
     rekeyed_at: float = 0.0
     in_grace: bool = False
+    foretold: tuple[int, ...] = ()  # own ports that the peer was told to try, by prediction
 
     @property
     def live(self) -> bool:

@@ -175,6 +175,10 @@ class Why:
 
     def _tried(self, tunnel: Tunnel, now: float) -> list[Fact]:
         found = []
+        if tunnel.foretold:
+            ports = ", ".join(map(str, tunnel.foretold))
+            text = f"the NAT here gives ports in a row, so the peer was told to try {ports}"
+            found.append(fact(text, None, "a prediction, from ports that servers saw"))
         for path, tried in tunnel.paths.tried.items():
             if path.relayed:
                 continue

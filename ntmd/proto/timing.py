@@ -95,6 +95,11 @@ IPv4 and 464XLAT 1,480, tunnels in tunnels below, IPv6's least 1,280 (S5)."""
 MTU_CHECK = 1.0  # the size is checked this often while much leaves: 1.5 kB/s
 MTU_BUSY = 20_000  # bytes since the last check that count as much
 MTU_RAISE = 600.0  # a narrow path is asked again whether it became wider (RFC 4821, 7.7)
+PREDICTED_PORTS = 4
+"""Ports that a peer is told to try where a NAT counts: the one expected, and three more, for other
+hosts may have taken some. Each costs the peer one ladder of 60-byte challenges."""
+PREDICTION_SPREAD = 8  # ports further apart for each destination are not in a row
+PREDICTION_DESTINATIONS = 512  # destinations whose order is remembered
 KEEPALIVE_FIRST = 20.0
 KEEPALIVE_MAX = 300.0
 SEEN_INTERVAL = 0.1

@@ -66,6 +66,7 @@ class CandidateKind(enum.IntEnum):
     REFLEXIVE = 2
     MAPPED = 3
     NAT64 = 4
+    PREDICTED = 5  # where a NAT that gives ports in a row will put the node, by its own count
 
 
 class Endpoint(NamedTuple):

@@ -29,6 +29,11 @@ _HARD = (NatMapping.ADDRESS_DEPENDENT, NatMapping.ADDRESS_AND_PORT_DEPENDENT)
 _OPEN = (NatFiltering.NONE, NatFiltering.ENDPOINT_INDEPENDENT)
 
 
+UNTOLD = "mapping depends on the destination, filter on the port"
+"""Why two ends are relayed that may yet meet: whether a NAT gives its ports in a row, so that the
+next one can be foretold, only the end behind it knows."""
+
+
 class Way(enum.IntEnum):
     """How two nodes can meet; smaller is better."""
 
@@ -69,6 +74,11 @@ class Decision:
     why: str
     caller_candidates: tuple[CandidateField, ...]
     called_candidates: tuple[CandidateField, ...]
+
+    @property
+    def relay_alone(self) -> bool:
+        """Whether neither end is to try a direct way beside the relay."""
+        return self.way is Way.RELAY and self.why != UNTOLD
 
 
 def decide(caller: Side, called: Side, *, relay: bool) -> Decision:
@@ -142,7 +152,7 @@ def _ipv4(caller: Side, called: Side) -> tuple[Way, bool, str]:
         return Way.PUNCH, False, "both can be punched"
     soft = called if caller_hard else caller
     if soft.filtering is NatFiltering.ADDRESS_AND_PORT_DEPENDENT:
-        return Way.RELAY, False, "mapping depends on the destination, filter on the port"
+        return Way.RELAY, False, UNTOLD
     return Way.PUNCH, called_hard, "the end with the dependent mapping starts"
 
 

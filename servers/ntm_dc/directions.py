@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from ntm_dc.common import Buckets, Common
-from ntm_dc.decision import Decision, Side, Way, decide
+from ntm_dc.decision import Decision, Side, decide
 from ntm_dc.foreign import Abroad, Answer, status_of
 from ntm_dc.interdomain import Interdomain
 from ntm_dc.recall import Recall
@@ -202,7 +202,7 @@ class Directions:
             shared.secret,
             grants,
             start,
-            decision.way is Way.RELAY and bool(grants),
+            decision.relay_alone and bool(grants),
             node.home_relay,
         )
 
@@ -377,7 +377,7 @@ def _route_abroad(
         shared.secret,
         grants,
         True,
-        decision.way is Way.RELAY and bool(grants),
+        decision.relay_alone and bool(grants),
         info.home_relay,
     )
 

@@ -26,7 +26,10 @@ class Mapping:
 
 @dataclass(frozen=True, slots=True)
 class NatKind:
-    """How a NAT behaves. ``expiry`` in seconds without outbound packets (REQ-5: >= 120)."""
+    """How a NAT behaves. ``expiry`` in seconds without outbound packets (REQ-5: >= 120).
+
+    ``step``: each new mapping gets a port so much above the last one; 0: any port.
+    """
 
     mapping: NatMapping = NatMapping.ENDPOINT_INDEPENDENT
     filtering: NatFiltering = NatFiltering.ADDRESS_AND_PORT_DEPENDENT
@@ -34,6 +37,7 @@ class NatKind:
     preserve: bool = False
     hairpin: bool = False
     refresh_inbound: bool = True
+    step: int = 0
 
     @property
     def name(self) -> str:
@@ -48,6 +52,7 @@ ADDRESS_SYMMETRIC = NatKind(
     mapping=NatMapping.ADDRESS_DEPENDENT, filtering=NatFiltering.ADDRESS_DEPENDENT
 )
 SYMMETRIC = NatKind(mapping=NatMapping.ADDRESS_AND_PORT_DEPENDENT)
+SEQUENTIAL = NatKind(mapping=NatMapping.ADDRESS_AND_PORT_DEPENDENT, step=1)
 
 
 class Nat:
@@ -64,6 +69,7 @@ class Nat:
         self._retired: dict[int, None] = {}
         self._expire_at = 0.0  # nothing expires sooner
         self._granted: dict[Endpoint, Mapping] = {}
+        self._next = self._dice.randint(FIRST_PORT, LAST_PORT) if kind.step else 0
 
     def grant(self, inside: Endpoint) -> Endpoint:
         """Map a port to ``inside`` for everybody, as PCP or UPnP would."""
@@ -148,6 +154,12 @@ class Nat:
     def _draw_port(self, wished: int) -> int:
         if self.kind.preserve and wished not in self._ports and wished not in self._retired:
             return wished
+        while self.kind.step:
+            self._next += self.kind.step
+            if self._next > LAST_PORT:
+                self._next = FIRST_PORT
+            if self._next not in self._ports and self._next not in self._retired:
+                return self._next
         for _ in itertools.repeat(None, 100_000):
             port = self._dice.randint(FIRST_PORT, LAST_PORT)
             if port not in self._ports and port not in self._retired:
