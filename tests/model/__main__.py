@@ -1,11 +1,20 @@
-"""Long runs of random histories: ``python -m tests.model --transitions 100000 --seed 1``."""
+"""Long runs of random histories: ``python -m tests.model --transitions 100000 --seed 1``.
+
+``--record`` adds what the run came to, and of which tree, to runs.json.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
 import sys
+from datetime import UTC, datetime
+from pathlib import Path
 
 from tests.model.campaign import timed
+
+RUNS = Path(__file__).with_name("runs.json")
 
 
 def main() -> int:
@@ -15,11 +24,17 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--no-shrink", action="store_true", help="report failures as they are")
+    parser.add_argument("--record", action="store_true", help="add the run to runs.json")
     options = parser.parse_args()
     report, seconds = timed(
         options.seed, options.transitions, options.jobs, small=not options.no_shrink
     )
     print(report.words(seconds))
+    if options.record:
+        tree = subprocess.check_output(["git", "write-tree"], text=True).strip()
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        row = {"at": at, "tree": tree, "seed": options.seed, **report.row(seconds)}
+        RUNS.write_text(json.dumps([*json.loads(RUNS.read_text()), row], indent=1) + "\n")
     return 1 if report.failures else 0
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ntmd.node.commands import RenewCertificate
 from ntmd.node.inputs import CertificateRenewed, ClockRead, CommandFailed
-from tests.model.places import PLACES, Place
+from tests.model.places import EVERY, Place
 from tests.sim.link import Shape
 from tests.sim.node import SimNode
 from tests.sim.process import Process
@@ -35,7 +35,8 @@ class Wire:
 
     def passes(self, what: int) -> bool:
         """Whether datagrams towards and from ``what`` get through."""
-        return not self.silent and what not in self.eats
+        udp = self.place.udp or what != PEERS  # servers are spoken to over TLS
+        return udp and not self.silent and what not in self.eats
 
 
 @dataclass(eq=False)
@@ -68,22 +69,29 @@ class Member:
 
 
 class Arena:
-    """Two nodes, a coordinator, two relays and an account server."""
+    """Two nodes, a coordinator, two relays and an account server.
 
-    def __init__(self, seed: int, first: tuple[str, str], *, idle_peer: bool = False) -> None:
+    ``first``: where the two begin; a third place has a third node there, and the servers listen for
+    TLS too, so that the two may come to places without UDP.
+    """
+
+    def __init__(self, seed: int, first: tuple[str, ...]) -> None:
         self.stage = Stage(seed, keep_trace=False)
         self.clock = self.stage.world.clock
-        domain = self.stage.domain()
+        self.rich = len(first) > 2
+        domain = self.stage.domain(tls=self.rich)
         self.dc = Server(domain.dc)
-        self.relays = (Server(domain.rs), Server(self.stage.relay("rs2")))
+        self.relays = (Server(domain.rs), Server(self.stage.relay("rs2", tls=self.rich)))
         self.account_serves = True
-        self.members = [self._member(label, kind) for label, kind in zip("ab", first, strict=True)]
-        self.third = self.stage.node("c", start=True) if idle_peer else None
+        self.members = [
+            self._member(label, kind) for label, kind in zip("ab", first[:2], strict=True)
+        ]
+        self.third = self._member("c", first[2]).node if self.rich else None
         self.stage.all_up()
         self.addresses = [member.node.address for member in self.members]
 
     def _member(self, label: str, kind: str) -> Member:
-        place = PLACES[kind]
+        place = EVERY[kind]
         network, families = place.build(self.stage)
         member = Member(self.stage.node(label, network, families=families))
         self._wire(member, "eth0", place, network)
@@ -96,7 +104,7 @@ class Arena:
     ) -> Wire:
         """Attach to a new network of kind ``where``, or to one of before (``again``)."""
         if again is None:
-            place = PLACES[where]
+            place = EVERY[where]
             network, families = place.build(self.stage)
         else:
             place, network, families = again

@@ -24,12 +24,12 @@ class Failure:
     """A history that broke a rule, as short as it could be made."""
 
     seed: int
-    first: tuple[str, str]
+    first: tuple[str, ...]
     steps: list[Step]
     violation: Violation
 
     def __str__(self) -> str:
-        lines = [f"seed {self.seed}, at {self.first[0]} and {self.first[1]}: {self.violation.kind}"]
+        lines = [f"seed {self.seed}, at {', '.join(self.first)}: {self.violation.kind}"]
         lines += [f"    {step}" for step in self.steps]
         return "\n".join([*lines, f"  {self.violation.text}", f"  {json.dumps(self.row())}"])
 
@@ -59,6 +59,16 @@ class Report:
         self.failures += other.failures
         for what, times in other.recovered.items():
             self.recovered.setdefault(what, []).extend(times)
+
+    def row(self, seconds: float) -> dict[str, object]:
+        """For runs.json."""
+        return {
+            "transitions": self.transitions,
+            "histories": self.histories,
+            "transitions per second": round(self.transitions / max(seconds, 1e-9)),
+            "coverage": self.coverage.words(),
+            "failed": [failure.seed for failure in self.failures],
+        }
 
     def words(self, seconds: float) -> str:
         """For people."""
@@ -124,12 +134,12 @@ def campaign(seed: int, transitions: int, jobs: int, *, small: bool = True) -> I
         yield from pool.map(chunk, starts, [size] * len(starts), [small] * len(starts))
 
 
-def corpus() -> list[tuple[str, int, tuple[str, str], list[Step]]]:
+def corpus() -> list[tuple[str, int, tuple[str, ...], list[Step]]]:
     """Histories that once failed: name, seed, first places, steps."""
     found = []
     for row in json.loads(CORPUS.read_text()):
         steps = [Step(*values) for values in row["steps"]]
-        found.append((row["name"], row["seed"], (row["first"][0], row["first"][1]), steps))
+        found.append((row["name"], row["seed"], tuple(row["first"]), steps))
     return found
 
 

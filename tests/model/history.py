@@ -17,6 +17,10 @@ from tests.sim.story import NODE_LINK
 
 FIRST_CONTACT = 8.0  # seconds
 BOUND = {"relay": 20.0, "direct": 20.0, "directed": 30.0}  # seconds beyond the time the way exists
+PROMPT = 4.0  # one ladder (3.25 s) and its round trips
+PROMPTLY = ("move", "attach", "detach", "both", "back", "traffic", "wall")
+"""What must be over within PROMPT where nothing else was ill: a node knows of these by itself. What
+nobody tells it, and worlds with dead servers, get BOUND: an end may be in the middle of a pause."""
 RETURNED = 45.0  # a server that was away is called again after 30 s at the latest, plus jitter
 ROUGH = 2.0  # a link that loses a fifth of what it carries needs more rungs
 UNAWARE = ("rebind", "silent", "eat", "heal", "idle", "sleep", "relay", "dc", "mtu")
@@ -40,7 +44,7 @@ class History:
     """Runs steps until one breaks a rule. ``recovered``: (kind, seconds) of each settled step."""
 
     seed: int
-    first: tuple[str, str]
+    first: tuple[str, ...]
     arena: Arena = field(init=False)
     steps: list[Step] = field(default_factory=list)
     recovered: list[tuple[str, float]] = field(default_factory=list)
@@ -75,6 +79,7 @@ class History:
 
     def step(self, step: Step) -> None:
         """One step and what follows from it."""
+        sound = self._sound()
         self.oracle.disturb()
         self._ping(step.who)
         if not self._transitions.apply(step):
@@ -84,7 +89,8 @@ class History:
         who = "both" if self._unaware else step.who
         way = self.oracle.way()
         if way and step.settle:
-            limit = self._limit(way)
+            prompt = sound and way == "relay" and step.what in PROMPTLY and self._sound()
+            limit = PROMPT if prompt else self._limit(way)
             if self._settle(who, limit):
                 self.recovered.append((step.what, self.arena.clock.now - self.oracle.disturbed))
             else:
@@ -109,6 +115,19 @@ class History:
         if step.what.endswith(("back", "restart")) and step.what != "back":
             self._returned = now
         self._unaware = self._unaware or step.what.startswith(UNAWARE)
+
+    def _sound(self) -> bool:
+        """Whether all carries, and nothing is ill or was until just now."""
+        arena, oracle = self.arena, self.oracle
+        wires = [wire for member in arena.members for wire in member.wires.values()]
+        return (
+            all(server.serves for server in (arena.dc, *arena.relays))
+            and all(w.place.udp and w.shape == NODE_LINK for w in wires)
+            and not any(wire.silent or wire.eats for wire in wires)
+            and not self._unaware
+            and arena.clock.now > self._returned + RETURNED
+            and (oracle.carried >= oracle.disturbed or arena.clock.now == oracle.disturbed)
+        )
 
     def _limit(self, way: str) -> float:
         limit = BOUND[way]
@@ -176,10 +195,32 @@ class History:
         if not self._settle("both", BOUND["relay"] + RETURNED):
             self._fail("unreached", f"in the end: {self._states()}")
             return
+        if arena.third is not None and not self._third(arena.third):
+            self._fail("unreached", "the third node, in the end")
+            return
         arena.stage.run(CALM)
-        for found in (checks.deliveries(arena), checks.leaks(arena, 1)):
+        idle = checks.Idle(arena)
+        arena.stage.run(checks.IDLE)
+        peers = 1 if arena.third is None else 2
+        for found in (checks.deliveries(arena), checks.leaks(arena, peers), idle.excess()):
             if found:
                 self._fail("leak" if found[0].count(":") > 1 else "delivery", "; ".join(found))
+
+    def _third(self, third: SimNode) -> bool:
+        """Whether both members reach the third node and hear from it."""
+        return all(self._reaches(member.node, third) for member in self.arena.members)
+
+    def _reaches(self, node: SimNode, third: SimNode) -> bool:
+        begun = self.arena.clock.now
+        for _ in range(int(BOUND["relay"])):
+            self._numbers += 1
+            node.inner.ping(third.address, self._numbers)
+            if self.arena.clock.run(1.0, lambda: self._heard_from(node, third, begun)):
+                return True
+        return False
+
+    def _heard_from(self, node: SimNode, third: SimNode, since: float) -> bool:
+        return any(at >= since for at in node.inner.times("echo", third.address).values())
 
     def _fail(self, kind: str, text: str) -> None:
         if self.violation is None:

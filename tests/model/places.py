@@ -24,12 +24,14 @@ from tests.sim.world import Network
 @dataclass(frozen=True, slots=True)
 class Place:
     """A kind of network. ``v4``: its NAT (None: none, the address is public); ``families`` it
-    speaks; ``open6``: no IPv6 firewall; ``nested``: behind a second, port-restricted NAT."""
+    speaks; ``open6``: no IPv6 firewall; ``nested``: behind a second, port-restricted NAT; ``udp``:
+    whether any passes."""
 
     families: tuple[int, ...]
     v4: NatKind | None = None
     open6: bool = False
     nested: bool = False
+    udp: bool = True
 
     def build(self, stage: Stage) -> tuple[Network, tuple[int, ...]]:
         """A network of this kind that nobody has seen yet, and the families to use on it."""
@@ -37,7 +39,10 @@ class Place:
         if self.v4 is None and (4 in self.families or self.open6):
             return world.internet, self.families
         outside = world.home(PORT_RESTRICTED) if self.nested else None
-        return world.home(self.v4, v6=6 in self.families, outside=outside), self.families
+        network = world.home(self.v4, v6=6 in self.families, outside=outside)
+        if not self.udp:
+            network.taps.append(lambda packet: packet.tcp)
+        return network, self.families
 
     def open(self, family: int) -> bool:
         """Whether a datagram from anybody comes in, as long as the mapping stands."""
@@ -94,3 +99,10 @@ PLACES: dict[str, Place] = {
     "dual": Place((4, 6), PORT_RESTRICTED),
     "nested": Place((4,), PORT_RESTRICTED, nested=True),
 }
+
+BLOCKED: dict[str, Place] = {
+    "no udp": Place((4,), PORT_RESTRICTED, udp=False),
+    "no udp, dual": Place((4, 6), SYMMETRIC, udp=False),
+}
+"""Places with nothing but TCP: only where the servers listen for TLS too."""
+EVERY = PLACES | BLOCKED

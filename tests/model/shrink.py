@@ -11,7 +11,7 @@ from tests.model.steps import Step
 TRIES = 400  # histories run for one shrinking
 
 
-def replay(seed: int, first: tuple[str, str], steps: list[Step]) -> Violation | None:
+def replay(seed: int, first: tuple[str, ...], steps: list[Step]) -> Violation | None:
     """Run a recorded history; a crash of the code under test is a violation too."""
     try:
         return History(seed, first).run(steps)
@@ -19,7 +19,7 @@ def replay(seed: int, first: tuple[str, str], steps: list[Step]) -> Violation | 
         return Violation("crash", f"{type(error).__name__}: {error}", 0)
 
 
-def shrink(seed: int, first: tuple[str, str], steps: list[Step], kind: str) -> list[Step]:
+def shrink(seed: int, first: tuple[str, ...], steps: list[Step], kind: str) -> list[Step]:
     """The smallest list of steps found that still breaks a rule of this kind."""
     left = [TRIES]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from tests.model.places import PLACES
+from tests.model.places import EVERY, PLACES
 
 SETTLE, OVERLAP = "settle", "overlap"
 
@@ -76,14 +76,14 @@ PLACED = ("move", "attach", "both", "sleep move")
 MENDING = ("heal", "smooth", "relay back", "dc back", "as back")
 
 
-def draw(dice: Random, what: str) -> Step:
-    """A step of this kind with everything else left to the dice."""
+def draw(dice: Random, what: str, rich: bool = False) -> Step:
+    """A step of this kind with everything else left to the dice; ``rich``: see Arena."""
     values = KINDS[what]
     settle = dice.random() < 0.6
     return Step(
         what,
         dice.randrange(2),
-        dice.choice(list(PLACES)) if what in PLACED else "",
+        dice.choice(list(EVERY if rich else PLACES)) if what in PLACED else "",
         dice.choice(values) if values else 0.0,
         round(dice.choice((0.0, 0.02, 0.1, 0.5)) * dice.uniform(0.5, 1.5), 3),
         dice.choice(("both", "both", "both", "one", "other")),

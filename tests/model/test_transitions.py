@@ -1,6 +1,7 @@
 """Random histories of transitions, and histories that once failed (corpus.json).
 
-What longer runs (``python -m tests.model``) find and nobody has mended yet is in open.json.
+Longer runs are kept in runs.json (``python -m tests.model --record``); what they found and nobody
+has mended yet is in open.json.
 """
 
 from __future__ import annotations
@@ -13,19 +14,21 @@ from tests.model.places import PLACES
 from tests.model.shrink import replay, shrink
 from tests.model.steps import Step
 
-TRANSITIONS = 200  # of one test
-SEEDS = [2000000, 2001000, 2002000, 2003000, 2004000, 2005000, 2006000, 2007000, 2008000]
+CHUNKS = [(3001000, 1000), (3002000, 1000), (3004000, 1000), (2001000, 200), (2007000, 200)]
+"""Seed and least number of transitions. In 2007000 the servers listen for TLS and a third node is
+there. Seeds that fail are in open.json, not here."""
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_histories(seed: int) -> None:
-    report = chunk(seed, TRANSITIONS, small=True)
+@pytest.mark.parametrize(("seed", "transitions"), CHUNKS)
+def test_histories(seed: int, transitions: int) -> None:
+    """A failure is made small by ``python -m tests.model --transitions 1000 --seed SEED``."""
+    report = chunk(seed, transitions, small=False)
     assert not report.failures, "\n".join(str(failure) for failure in report.failures)
-    assert report.transitions >= TRANSITIONS
+    assert report.transitions >= transitions
 
 
 @pytest.mark.parametrize(("name", "seed", "first", "steps"), corpus())
-def test_corpus(name: str, seed: int, first: tuple[str, str], steps: list[Step]) -> None:
+def test_corpus(name: str, seed: int, first: tuple[str, ...], steps: list[Step]) -> None:
     assert replay(seed, first, steps) is None, name
 
 

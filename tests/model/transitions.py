@@ -11,6 +11,7 @@ from tests.sim.link import Shape
 from tests.sim.story import NODE_LINK
 
 EATEN = (PEERS, RELAYS, COORDINATOR)
+STEADY = 100  # packets of a traffic step in which the third node takes part, if there is one
 STOP = 0.2  # seconds that a daemon takes to end after `down`
 
 
@@ -194,6 +195,9 @@ class Transitions:
             stage.stream(one.node, two.node, count)
         if step.who in ("both", "other"):
             stage.stream(two.node, one.node, count)
+        if self._arena.third is not None and count == STEADY:
+            stage.stream(member.node, self._arena.third, count)
+            stage.stream(self._arena.third, member.node, count)
 
     # -------------------------------------------------------------- servers
 

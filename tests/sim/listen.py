@@ -14,6 +14,8 @@ from tests.sim.process import Process
 
 def listen(process: Process) -> None:
     """Write every message that ``process``'s present core receives into the trace as "heard"."""
+    if not process.host.world.trace.keep:
+        return
     core = process.core
     engine = core.engine if hasattr(core, "engine") else core.common.engine
     take = engine.take_outputs

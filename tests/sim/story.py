@@ -101,13 +101,20 @@ class Stage:
         for domain in self.domains.values():
             domain.dc.post(DirectoryUpdated(entries))
 
-    def relay(self, label: str, domain: str = "home.test", shape: Shape = SERVER_LINK) -> SimServer:
-        """One more relay ``label.domain``, on a machine of its own, running."""
+    def relay(
+        self,
+        label: str,
+        domain: str = "home.test",
+        shape: Shape = SERVER_LINK,
+        *,
+        tls: bool = False,
+    ) -> SimServer:
+        """One more relay, on a machine of its own, running; ``tls``: also on 443."""
         host = self.world.host(f"{label} machine of {domain}")
         eth = host.attach("eth0", self.world.internet, shape)
         at = {n: (eth.addresses[family], RS_PORT) for n, family in ((1, 4), (2, 6))}
         there = self.domains[domain]
-        server = self._relay(domain, there.identity, there.home.endpoints, at, host, label)
+        server = self._relay(domain, there.identity, there.home.endpoints, at, host, label, tls=tls)
         server.start()
         listen(server)
         return server
