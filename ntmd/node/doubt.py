@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from ntmd.node.common import Common
 from ntmd.node.links import Links
+from ntmd.node.lull import Lull
 from ntmd.node.path import RTT_UNKNOWN
 from ntmd.node.probing import Prober, Proof
 from ntmd.node.relays import Relays
@@ -81,6 +82,7 @@ class Doubt:
         self._relays, self._tunnels, self._steering = relays, tunnels, steering
         self._links, self._server = links, server
         self._watched: dict[int, _Watch] = {}
+        self._lull = Lull(common, links, self._ask_server)
 
     def _watch(self, tunnel: Tunnel) -> _Watch:
         return self._watched.setdefault(tunnel.number, _Watch())
@@ -88,6 +90,7 @@ class Doubt:
     def forget(self, tunnel: Tunnel) -> None:
         """The association ended."""
         self._watched.pop(tunnel.number, None)
+        self._lull.forget(tunnel)
         for name in ("doubt", "suspect", "look"):
             self._common.timers.cancel((name, tunnel.number))
 
@@ -123,7 +126,8 @@ class Doubt:
             self._check(tunnel, watch, now)
         elif came == 0 and watch.rate >= DENSE / ACTIVITY_INTERVAL and tunnel.paths.primary:
             watch.rate = 0.0
-            self._ask_server(tunnel.paths.primary.socket, now)
+        if came > 0:
+            self._lull.came(tunnel, came, now)
 
     def heard(self, tunnel: Tunnel, path: Path, now: float) -> None:
         """A control frame of the peer came: a sign of life of the own link that it came on."""

@@ -86,6 +86,24 @@ def test_traffic_one_way_out_of_the_silent_link(desk_at: str, second: str) -> No
     assert max(at_desk) <= 0.800, at_desk
 
 
+@pytest.mark.parametrize("second", PLACES)
+@pytest.mark.parametrize("desk_at", PLACES)
+@pytest.mark.parametrize(("step", "limit"), [(0.010, 0.6), (0.040, 0.7), (0.200, 1.6)])
+def test_traffic_one_way_into_the_silent_link(
+    step: float, limit: float, desk_at: str, second: str
+) -> None:
+    """The node on the silent link sends nothing: it has to notice what stays out."""
+    for phase in PHASES[::3]:
+        stage, laptop, desk = two_links(PORT_RESTRICTED, PLACES[second], PLACES[desk_at])
+        stage.stream(desk, laptop, int(6.0 / step), step)
+        stage.run(2.0 + phase)
+        at = stage.world.clock.now
+        fall_silent(laptop)
+        stage.run(3.5)
+        assert laptop.inner.longest_gap("udp", at - 2 * step, at + 3.4) - step <= limit
+        assert max(laptop.inner.times("udp").values()) > at + 3.0
+
+
 def test_when_the_link_answers_again_it_is_used_again_without_loss() -> None:
     stage, laptop, desk = two_links()
     stage.stream(laptop, desk, 300, STEP)
