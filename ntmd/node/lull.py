@@ -15,6 +15,7 @@ from ntmd.node.links import Links
 from ntmd.node.tunnels import Tunnel
 from ntmd.proto.timing import PATH_CHECK, SILENCE_FLOOR
 
+ASKED_MOST = 3  # times, PATH_CHECK apart
 LATE = 4  # datagrams that stay out one after the other
 SPARSE = 0.3  # seconds between datagrams from which on nothing is expected
 SMOOTH = 0.3  # weight of the newest report
@@ -27,6 +28,8 @@ class _Flow:
 
     spacing: float
     at: float
+    reports: int = 0
+    asked: int = 0  # times since the last datagram
 
 
 class Lull:
@@ -41,23 +44,25 @@ class Lull:
         """So many datagrams came in since the last report."""
         flow = self._flows.setdefault(tunnel.number, _Flow(UNKNOWN, now - UNKNOWN))
         spacing = min(now - flow.at, UNKNOWN) / count
-        flow.spacing += SMOOTH * (spacing - flow.spacing)
-        flow.at = now
+        flow.reports += 1
+        flow.spacing += max(SMOOTH, 1 / flow.reports) * (spacing - flow.spacing)
+        flow.at, flow.asked = now, 0
         if flow.spacing > SPARSE:
             self._common.timers.cancel(("lull", tunnel.number))
             return
-        wait = max(SILENCE_FLOOR, LATE * flow.spacing)
-        self._common.timers.set(
-            ("lull", tunnel.number), now + wait, lambda at: self._late(tunnel, at)
-        )
+        self._arm(tunnel, now + max(SILENCE_FLOOR, LATE * flow.spacing))
+
+    def _arm(self, tunnel: Tunnel, due: float) -> None:
+        self._common.timers.set(("lull", tunnel.number), due, lambda at: self._late(tunnel, at))
 
     def _late(self, tunnel: Tunnel, now: float) -> None:
-        self._flows.pop(tunnel.number, None)
-        primary = tunnel.paths.primary
-        watched = tunnel.doubted is not None or tunnel.unanswered is not None
-        if primary is None or watched or now - self._asked < PATH_CHECK:
+        flow, primary = self._flows.get(tunnel.number), tunnel.paths.primary
+        if flow is None or primary is None or flow.asked >= ASKED_MOST:
+            self._flows.pop(tunnel.number, None)
             return
-        if self._links.others(primary.socket):
+        flow.asked += 1
+        self._arm(tunnel, now + PATH_CHECK)
+        if now - self._asked >= PATH_CHECK and self._links.others(primary.socket):
             self._asked = now
             self._ask(primary.socket, now)
 
