@@ -193,7 +193,8 @@ class NodeCore(Parts):
         """All wishes since the last call, in order."""
         for command in self.common.commands:
             if isinstance(command, SendDatagram):
-                self.allocations.sent(command.path)
+                if self.underlay.is_open(command.path.socket):
+                    self.allocations.sent(command.path)
             elif isinstance(command, CloseSocket):
                 self.allocations.forget(command.socket)
         taken, self.common.commands[:] = list(self.common.commands), []

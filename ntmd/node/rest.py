@@ -43,7 +43,7 @@ class Rest:
         primary = tunnel.paths.primary
         if not isinstance(tunnel.state, Open) or primary is None:
             return
-        if now - tunnel.busy_at < REST_AFTER:
+        if now < tunnel.busy_at + REST_AFTER:  # as it was armed: differences round otherwise
             self.watch(tunnel, now)
             return
         if len(tunnel.paths.sending) > 1:  # a move or a doubt is being settled

@@ -334,7 +334,7 @@ class Steering:
     def _idle(self, tunnel: Tunnel, now: float) -> None:
         if not isinstance(tunnel.state, Open):
             return
-        if now - tunnel.busy_at < DIRECT_IDLE:
+        if now < tunnel.busy_at + DIRECT_IDLE:  # as it was armed: differences round otherwise
             self._arm_idle(tunnel, now)
             return
         tunnel.paths.lapse()

@@ -6,11 +6,16 @@ from collections import deque
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
+from ntmd.proto.timing import PREDICTION_DESTINATIONS
 from tests.sim.nat import PORT_RESTRICTED
 from tests.sim.story import NODE_LINK, Stage
 
 SETTLED = 400.0  # seconds: slots of earlier sessions are closed, copies and timers are over
-BOUNDED = {"Journal.entries": 256, "Timers._heap": 100}
+BOUNDED = {
+    "Journal.entries": 256,
+    "Timers._heap": 100,
+    "Allocations._places": PREDICTION_DESTINATIONS,
+}
 CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 
 
