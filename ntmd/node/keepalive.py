@@ -44,10 +44,11 @@ class KeepAlive:
 
     def start(self, now: float) -> None:
         """Begin, or begin anew after a move: with what the NATs of the present networks kept when
-        this node was last there, if it ever was."""
+        this node was last there, if it ever was. What lapsed then may have been a router's restart,
+        so one interval beyond it is tried again in each stay."""
         self._good = 0
         known = [self._places.at(socket.number) for socket in self._underlay.usable()]
-        lapsed = [place.lapsed / 1000 for place in known if place.lapsed]
+        lapsed = [place.lapsed / 1000 * GROWTH**2 for place in known if place.lapsed]
         self._lapsed = min(lapsed, default=KEEPALIVE_MAX * 2)
         kept = min((place.kept / 1000 for place in known), default=0.0)
         self.interval = max(KEEPALIVE_FIRST, min(kept, KEEPALIVE_MAX))

@@ -230,6 +230,7 @@ class Steering:
         """Where the peer may see this node, if the NAT here counts and no way is direct."""
         if tunnel.paths.proven or tunnel.relay_only:
             return ()
+        tunnel.foretold = ()
         seen = (CandidateKind.REFLEXIVE, CandidateKind.MAPPED)
         outside = tuple(e for e, kind in tunnel.candidates.items() if kind in seen)
         for way in self._underlay.ways(outside):

@@ -55,8 +55,8 @@ def _covers(word: str, host: str, port: int) -> bool:
     if word == "*":
         return True
     head, colon, last = word.rpartition(":")
-    if colon and last.isdigit() and (":" not in head or head.endswith("]")):
-        if int(last) != port:
+    if colon and last.isdecimal() and (":" not in head or head.endswith("]")):
+        if last.lstrip("0") != str(port):  # not read as a number: it may have any length
             return False
         word = head
     word = word.strip("[]")

@@ -263,6 +263,17 @@ class Stage:
         }
 
 
+def met_behind(kind: NatKind, seed: int = 1) -> tuple[Stage, SimNode, SimNode]:
+    """A laptop and a desk, each behind a NAT of this kind, that have just met."""
+    stage = Stage(seed)
+    stage.domain()
+    laptop = stage.node("laptop", stage.world.home(kind))
+    desk = stage.node("desk", stage.world.home(kind))
+    stage.all_up()
+    stage.first_answer(laptop, desk)
+    return stage, laptop, desk
+
+
 def data_only(packet: Packet) -> bool:
     """Whether a packet is a sealed data frame."""
     return packet.data[:1] == bytes((Kind.DATA,))

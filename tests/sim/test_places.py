@@ -88,6 +88,20 @@ def test_a_nat_s_lifetime_is_measured_once() -> None:
     assert packets[2] <= 0.75 * packets[0], packets
 
 
+def test_a_router_that_was_restarted_once_is_not_held_against_its_network_for_ever() -> None:
+    stage, laptop, _, home, office = between_two(replace(PORT_RESTRICTED, preserve=False))
+    laptop.host.move("eth0", office, NODE_LINK)
+    stage.run(30.0)
+    assert office.gateway is not None
+    office.gateway.rebind()
+    stage.run(120.0)
+    assert laptop.core.underlay.places.here().lapsed == KEEPALIVE_FIRST * 1000
+    for network in (home, office, home, office):
+        laptop.host.move("eth0", network, NODE_LINK)
+        stage.run(600.0)
+    assert laptop.core.keepalive.interval > KEEPALIVE_FIRST
+
+
 def test_the_nat_s_kind_is_told_with_the_first_registration() -> None:
     stage, laptop, _, home, office = between_two(SYMMETRIC)
     kinds = {}

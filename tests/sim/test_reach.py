@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.sim.nat import FULL_CONE, PORT_RESTRICTED, SYMMETRIC, NatKind
-from tests.sim.story import Stage
+from tests.sim.story import Stage, met_behind
 from tests.sim.world import NAT64_PREFIX
 
 
@@ -25,12 +25,7 @@ def test_symmetric_nats_meet_directly_at_a_mapped_port(caller: str) -> None:
 
 
 def test_without_a_mapping_the_same_pair_is_relayed() -> None:
-    stage = Stage(3)
-    stage.domain()
-    one = stage.node("a", stage.world.home(SYMMETRIC))
-    two = stage.node("b", stage.world.home(SYMMETRIC))
-    stage.all_up()
-    stage.first_answer(one, two)
+    stage, one, two = met_behind(SYMMETRIC, 3)
     stage.run(2.0)
     assert stage.path_kind(one, two) == "relay"
 

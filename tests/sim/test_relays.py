@@ -35,6 +35,20 @@ def lost(stage: Stage, sender: SimNode, receiver: SimNode) -> int:
     return stage.streamed(sender) - len(receiver.inner.times("udp", sender.address))
 
 
+def test_a_peer_that_is_dropped_gives_its_leg_back() -> None:
+    stage = Stage(2)
+    relay = stage.domain().rs
+    laptop, desk = pair(stage)
+    stage.first_answer(laptop, desk)
+    stage.run(2.0)
+    assert len(relay.core.table) == 2
+    tunnels = laptop.core.tunnels
+    tunnels.drop(tunnels.all()[0], laptop.host.now)
+    laptop.post(laptop.host.network_state())
+    stage.run(1.0)
+    assert len(relay.core.table) == 1
+
+
 def test_legs_of_a_draining_relay_move_without_loss() -> None:
     stage = Stage(2)
     domain = stage.domain()

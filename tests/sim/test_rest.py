@@ -12,7 +12,7 @@ import pytest
 
 from tests.sim.nat import PORT_RESTRICTED, SYMMETRIC, NatKind
 from tests.sim.node import SimNode
-from tests.sim.story import Stage
+from tests.sim.story import Stage, met_behind
 
 RTT = 0.048  # over the relay
 FORGETFUL = replace(PORT_RESTRICTED, expiry=30.0)
@@ -21,12 +21,7 @@ KEEPALIVE = 20.0  # seconds; the first interval
 
 def pair(kind: NatKind) -> tuple[Stage, SimNode, SimNode]:
     """A laptop and a desk behind such NATs that have met, and talk no more."""
-    stage = Stage(1)
-    stage.domain()
-    laptop = stage.node("laptop", stage.world.home(kind))
-    desk = stage.node("desk", stage.world.home(kind))
-    stage.all_up()
-    stage.first_answer(laptop, desk)
+    stage, laptop, desk = met_behind(kind)
     stage.run(3.0)
     return stage, laptop, desk
 

@@ -7,7 +7,7 @@ import pytest
 from tests.sim.inner_stream import InnerStream
 from tests.sim.nat import PORT_RESTRICTED, SYMMETRIC, NatKind
 from tests.sim.node import SimNode
-from tests.sim.story import Stage
+from tests.sim.story import Stage, met_behind
 
 STARTING = 0.8  # seconds that a process takes to start
 DOWN = [STARTING, 1.3, 2.9]  # before, right after, and long after a stream's third repetition
@@ -15,12 +15,7 @@ DOWN = [STARTING, 1.3, 2.9]  # before, right after, and long after a stream's th
 
 def pair(kind: NatKind) -> tuple[Stage, SimNode, SimNode, InnerStream, InnerStream]:
     """A laptop and a desk with a stream between them."""
-    stage = Stage(1)
-    stage.domain()
-    laptop = stage.node("laptop", stage.world.home(kind))
-    desk = stage.node("desk", stage.world.home(kind))
-    stage.all_up()
-    stage.first_answer(laptop, desk)
+    stage, laptop, desk = met_behind(kind)
     here, there = InnerStream(laptop, desk.address), InnerStream(desk, laptop.address)
     for end in (here, there):
         end.write(b"before")

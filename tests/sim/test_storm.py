@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import pytest
 
+from ntmd.node.core import RENEW_RETRY
+from ntmd.node.inputs import CommandFailed
 from ntmd.proto.timing import LADDER
 from tests.sim.storm import storm
+from tests.sim.story import Stage
 
 NODES = 30
 
@@ -31,3 +34,16 @@ def test_after_minutes_the_coordinator_calls_its_nodes_itself() -> None:
     assert found.initiations <= 1
     assert found.all_s <= 3.0
     assert found.peak <= NODES * 6  # answer, registration, test of the mapping
+
+
+def test_renewals_that_failed_together_are_not_tried_again_together() -> None:
+    stage = Stage(3, keep_trace=False)
+    stage.domain()
+    nodes = [stage.node(f"n{number}") for number in range(NODES)]
+    stage.all_up()
+    for node in nodes:
+        node.post(CommandFailed("RenewCertificate", 111, "account server silent"))
+    waits = sorted(node.renewals[-1].after for node in nodes)
+    assert waits[0] >= RENEW_RETRY / 2
+    assert waits[-1] <= RENEW_RETRY * 1.5
+    assert waits[-1] - waits[0] > RENEW_RETRY / 2, "spread over most of an hour"

@@ -121,6 +121,22 @@ def test_datagrams_wait_for_the_other_end() -> None:
     assert [len(data) for _, _, data in b.data()] == [201, 202]
 
 
+def test_an_older_grant_that_comes_after_its_renewal_does_not_shorten_the_leg() -> None:
+    ground = Ground()
+    a, b = ground.node("a", "203.0.113.1"), ground.node("b", "203.0.113.2")
+    now_ms = ground.platform_ms(ground.now)
+    for node, number in ((a, 1), (b, 2)):
+        node.call_relay()
+        for left in (60_000, 5_000):
+            grant = ground.grant(a, b, expires_ms=now_ms + left)
+            reply = node.ask(m.LegOpen(0, grant, number))
+            assert reply.status == m.Status.OK
+    leg = b.ask(m.LegOpen(0, ground.grant(a, b, expires_ms=now_ms + 5_000), 2)).leg
+    ground.wait(10.0)
+    b.send(leg)
+    assert len(a.data()) == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "status"),
     [
