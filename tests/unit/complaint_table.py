@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 LIMIT = 10.0  # seconds that a complaint may take
 NOBODY = 65534
@@ -82,3 +82,9 @@ def small_disk(path: Path, size: str) -> tuple[str, ...]:
     """Prefix that runs a command where ``path`` is a disk of that size (tmpfs)."""
     script = f'mount -t tmpfs -o size={size} none {path} && exec "$@"'
     return ("unshare", "--mount", "sh", "-c", script, "sh")
+
+
+def written(file: IO[str]) -> str:
+    """All that a program has written to this file of ours."""
+    file.seek(0)
+    return file.read()

@@ -15,6 +15,7 @@ from ntmd.nodefiles import NodeFiles
 from ntmd.proto.types import Endpoint
 from tests.unit.complaint_table import LIMIT, ComplaintTable, small_disk, unprivileged
 from tests.unit.enrolled import enrolled
+from tests.unit.ports import free_port
 
 TABLE = ComplaintTable(Path(__file__).with_name("complaints.json"), "ntmd.cli.main")
 provokes, expect = TABLE.provokes, TABLE.expect
@@ -337,12 +338,10 @@ def invite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], st
 @contextmanager
 def inviting(data: Path, *program: str) -> Iterator[Callable[[], str]]:
     """An account server, started by this command line."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen(
         [*program, "all", "--data", str(data), "--domain", "home.test", "--listen", "127.0.0.1",
-         "--https-port", str(port), "--udp-port", str(port - 9), "--dns-port", "0",
+         "--https-port", str(port), "--udp-port", str(port), "--dns-port", "0",
          "--tls-port", "0"],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip

@@ -16,7 +16,8 @@ import pytest
 from ntmd.runtime import account, patience, statefiles
 from ntmd.runtime.account_api import AccountError
 from ntmd.runtime.patience import PatientStore
-from tests.unit.servers.test_server_process import COMMAND, LIMIT, ask, environment, free_port
+from tests.unit.ports import free_port
+from tests.unit.servers.test_server_process import COMMAND, LIMIT, ask, environment
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
 
@@ -26,11 +27,10 @@ class Small:
 
     def __init__(self, data: Path) -> None:
         self.port = free_port()
-        udp = 20_000 + self.port % 20_000
         mount = f'mount -t tmpfs -o size=4m none {data} && exec "$@"'
         server = [
             *COMMAND, "all", "--data", str(data), "--listen", "127.0.0.1", "--domain", "home.test",
-            "--https-port", str(self.port), "--udp-port", str(udp), "--dns-port", "0",
+            "--https-port", str(self.port), "--udp-port", str(self.port), "--dns-port", "0",
         ]  # fmt: skip
         self.process = subprocess.Popen(
             ["unshare", "-m", "--propagation", "private", "sh", "-c", mount, "sh", *server],

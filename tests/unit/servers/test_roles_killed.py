@@ -6,6 +6,7 @@ import os
 import select
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -23,7 +24,9 @@ from ntmd.runtime import account
 from ntmd.runtime.account_api import AccountError
 from ntmd.runtime.clock import boot_clock, wall_ms
 from ntmd.runtime.enrolment import Enrolment
-from tests.unit.servers.test_server_process import COMMAND, LIMIT, ask, environment, free_port
+from tests.unit.complaint_table import written
+from tests.unit.ports import free_port
+from tests.unit.servers.test_server_process import COMMAND, LIMIT, ask, environment
 
 
 class Process:
@@ -31,15 +34,17 @@ class Process:
 
     def __init__(self, *arguments: str) -> None:
         self._arguments = arguments
+        self._complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.start()
 
     def start(self) -> None:
         self._process = subprocess.Popen(
-            [*COMMAND, *self._arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            [*COMMAND, *self._arguments], stdout=subprocess.PIPE, stderr=self._complaints,
             text=True, env=environment(),
         )  # fmt: skip
         assert self._process.stdout is not None
-        assert "ready" in self._process.stdout.readline()
+        ready = self._process.stdout.readline()
+        assert "ready" in ready, written(self._complaints)
 
     def kill(self) -> None:
         self._process.kill()
@@ -83,17 +88,16 @@ def register(enrolment: Enrolment, key: bytes) -> m.Registered:
 
 def test_killed_roles_come_back_with_all_assignments(tmp_path: Path) -> None:
     port = free_port()
-    udp = 20_000 + port % 20_000
     listen = ("--listen", "127.0.0.1", "--https-port")
     folders = {name: str(tmp_path / name) for name in ("as", "dc", "rs")}
     running = [Process("as", "--data", folders["as"], *listen, str(port))]
     try:
         enrol = ("enrol", "--data", folders["as"])
         url = ask(*enrol[:1], "dc", *enrol[1:], "--domain", "home.test").stdout.strip()
-        dc = ("dc", "--data", folders["dc"], *listen, str(port + 10), "--udp-port", str(udp))
+        dc = ("dc", "--data", folders["dc"], *listen, str(port + 10), "--udp-port", str(port))
         running.append(Process(*dc, "--dns-port", "0", "--join", url))
         url = ask(*enrol[:1], "rs", *enrol[1:], "--dc", "home.test").stdout.strip()
-        rs = ("rs", "--data", folders["rs"], *listen, str(port + 20), "--udp-port", str(udp))
+        rs = ("rs", "--data", folders["rs"], *listen, str(port + 20), "--udp-port", str(port))
         running.append(Process(*rs, "--join", url))
         invitation = ask("invite", "--data", folders["as"]).stdout.strip()
         key = os.urandom(32)

@@ -7,14 +7,15 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.unit.complaint_table import LIMIT, ComplaintTable, small_disk, unprivileged
-from tests.unit.servers.test_server_process import free_port
+from tests.unit.complaint_table import LIMIT, ComplaintTable, small_disk, unprivileged, written
+from tests.unit.ports import free_port
 
 TABLE = ComplaintTable(Path(__file__).with_name("complaints.json"), "ntm_server.main")
 provokes, expect = TABLE.provokes, TABLE.expect
@@ -26,22 +27,23 @@ HOME = ("--domain", "home.test")
 def running(role: str, data: Path, *options: str) -> Iterator[int]:
     """A server that is ready; its HTTPS port."""
     port = free_port()
-    ports = ["--udp-port", str(port - 9)] + (["--tls-port", "0"] if role != "as" else [])
+    ports = ["--udp-port", str(port)] + (["--tls-port", "0"] if role != "as" else [])
     if role != "rs":
         ports += ["--https-port", str(port), "--dns-port", "0"]
+    complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115
     process = subprocess.Popen(
         [*TABLE.command, role, "--data", str(data), *HERE, *ports, *options],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        env={"PATH": os.environ["PATH"]},
+        stdout=subprocess.PIPE, stderr=complaints, text=True, env={"PATH": os.environ["PATH"]},
     )  # fmt: skip
     assert process.stdout is not None
     try:
-        assert "ready" in process.stdout.readline()
+        assert "ready" in process.stdout.readline(), written(complaints)
         yield port
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(LIMIT)
         process.stdout.close()
+        complaints.close()
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +205,7 @@ def test_data_that_is_another_server_s_or_damaged(
         expect("not-the-account-server", "invite", "--data", tmp_path / "rs")
     copy = tmp_path / "copy"
     shutil.copytree(everything[0], copy, ignore=shutil.ignore_patterns("*.sock"))
-    ports = ("--https-port", free_port(), "--dns-port", 0, "--udp-port", 45_330)
+    ports = ("--https-port", port := free_port(), "--dns-port", 0, "--udp-port", port)
     start = ("all", *HERE, *ports, "--data", copy)
     expect("domain-changed", *start, "--domain", "lab.test")
     (copy / "dc/enrolment.json").write_text("{")

@@ -21,6 +21,7 @@ from ntm_server.main import run
 from ntmd.proto.types import Endpoint
 from ntmd.runtime import account
 from ntmd.runtime.account import parse_join_url
+from tests.unit.ports import free_port
 
 COMMAND = [
     sys.executable,
@@ -36,20 +37,6 @@ def _same_umask() -> Iterator[None]:
     os.umask(before)
     yield
     os.umask(before)
-
-
-def free_port() -> int:
-    """A TCP port that was free a moment ago, with its successor."""
-    for _ in range(50):
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            try:
-                second.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
-                continue
-            return port
-    raise AssertionError("no two free ports in a row")
 
 
 def environment() -> dict[str, str]:

@@ -14,7 +14,7 @@ from ntm_server.options import Settings
 from ntm_server.serving import Serving
 from ntmd.proto import timing
 from ntmd.runtime.clock import boot_clock
-from tests.unit.servers.test_server_process import free_port
+from tests.unit.ports import free_port
 
 LIMIT = 15.0
 
@@ -34,9 +34,7 @@ def test_certificates_are_renewed_without_a_restart(
     monkeypatch.setattr(timing, "RENEW_FROM", 0.0)
     port = free_port()
     database = f"sqlite:///{tmp_path / 'platform.db'}"
-    settings = Settings(
-        tmp_path / "data", ("127.0.0.1",), "home.test", port, port % 20_000 + 30_000, 0, database
-    )
+    settings = Settings(tmp_path / "data", ("127.0.0.1",), "home.test", port, port, 0, database)
 
     async def story() -> None:
         running = Serving(settings, ("as", "dc", "rs"))

@@ -29,6 +29,7 @@ from ntmd.runtime.account_api import AccountError
 from ntmd.runtime.complaints import Complaint
 from ntmd.runtime.enrolment import encode
 from ntmd.runtime.stream_server import StreamListener, StreamPort
+from tests.unit.ports import free_port
 from tests.unit.runtime.test_account import Running
 
 HERE = Endpoint("127.0.0.1", 443)
@@ -193,8 +194,3 @@ def test_https_is_served_on_the_shared_port(running: Running, tmp_path: Path) ->
             shared.close()
 
         running.call(stop())
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
