@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Generator
 from typing import Any
 
@@ -21,6 +22,10 @@ settings.load_profile("ci")
 
 DISCARDED_MOST = 0.2  # more, and a property test says less than it seems to
 EXAMPLES = "hypothesis examples"
+
+# A shell's background job ignores SIGINT, and so would every program that a test starts and ends
+# with it; children inherit what is set here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)
