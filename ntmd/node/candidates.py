@@ -6,6 +6,7 @@ import ipaddress
 
 from ntmd.node.underlay import Underlay
 from ntmd.proto.messages import CandidateField
+from ntmd.proto.private import is_private
 from ntmd.proto.timing import DIRECTION_BYTES
 from ntmd.proto.types import CandidateKind, Endpoint
 
@@ -92,6 +93,18 @@ def merge(
     while len(merged) > MAX_PER_PEER:
         del merged[next(iter(merged))]
     return merged
+
+
+def promising(old: dict[Endpoint, CandidateKind], new: tuple[CandidateField, ...]) -> bool:
+    """Whether a peer names a way that its coordinator could not weigh: a public address that is
+    new, or a port that a router or a NAT64 gave."""
+    hosts = {endpoint.host for endpoint in old}
+    given = (CandidateKind.MAPPED, CandidateKind.NAT64)
+    return any(
+        item.endpoint not in old and (item.kind in given or item.endpoint.host not in hosts)
+        for item in new
+        if not is_private(item.endpoint.host)
+    )
 
 
 def own_candidates(

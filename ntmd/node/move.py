@@ -128,6 +128,10 @@ class Moves:
     # -------------------------------------------------------------- moving everything
 
     def _rehome(self, now: float) -> None:
+        """The own networks, or what they reach, are others: a coordinator's word about which way
+        is possible was about those before."""
+        for tunnel in self._tunnels.all():
+            tunnel.relay_only = False
         self._registration.last_cause = self._cause[0]
         self._relays.network_changed(now)
         order = sorted(self._tunnels.all(), key=lambda t: (-t.busy_at, t.number))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
-from ntmd.node.candidates import merge, own_candidates
+from ntmd.node.candidates import merge, own_candidates, promising
 from ntmd.node.choice import best_way, key_of
 from ntmd.node.common import Common
 from ntmd.node.path import RTT_UNKNOWN, Key, PathBook
@@ -244,13 +244,16 @@ class Steering:
         self, tunnel: Tunnel, candidates: tuple[CandidateField, ...], now: float
     ) -> None:
         """The peer named candidates (already sifted)."""
+        if promising(tunnel.candidates, candidates):
+            tunnel.relay_only = False
         tunnel.candidates = merge(tunnel.candidates, candidates)
         self.explore(tunnel, now)
 
     def noticed(self, tunnel: Tunnel, path: Path, now: float) -> None:
         """A sealed frame came directly: the peer can be reached there, perhaps."""
-        if path.relayed or tunnel.relay_only or path in tunnel.paths.proven:
+        if path.relayed or path in tunnel.paths.proven:
             return
+        tunnel.relay_only = False  # it came through, whatever was expected
         remote = self._underlay.native(path)
         if remote not in tunnel.candidates:
             found = CandidateField(int(CandidateKind.REFLEXIVE), remote)

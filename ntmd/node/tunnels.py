@@ -54,7 +54,7 @@ class Tunnel:
     dc_sign: bytes = b""
     capabilities: int = 0
     home_relay: str = ""
-    relay_only: bool = False
+    relay_only: bool = False  # no direct way can be expected between the networks of both ends
     handle: int | None = None
     association: int = 0
     grants: tuple[RelayGrant, ...] = ()

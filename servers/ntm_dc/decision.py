@@ -13,17 +13,13 @@ import ipaddress
 from dataclasses import dataclass
 
 from ntmd.proto.messages import CandidateField, NatView
+from ntmd.proto.private import is_private
 from ntmd.proto.types import CandidateKind, NatFiltering, NatMapping
 
 LOWEST_PORT = 1024
 MAX_CANDIDATES = 16
 MAPPINGS = tuple(NatMapping)
 FILTERINGS = tuple(NatFiltering)
-PRIVATE = tuple(
-    ipaddress.ip_network(text)
-    for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
-)
-"""RFC 1918, RFC 6598, RFC 4193: addresses that mean something in one network only."""
 
 _HARD = (NatMapping.ADDRESS_DEPENDENT, NatMapping.ADDRESS_AND_PORT_DEPENDENT)
 _OPEN = (NatFiltering.NONE, NatFiltering.ENDPOINT_INDEPENDENT)
@@ -188,8 +184,7 @@ def _mapped(item: CandidateField) -> bool:
 def _private_host(item: CandidateField) -> bool:
     if item.kind not in (CandidateKind.HOST, CandidateKind.MAPPED):
         return False
-    address = ipaddress.ip_address(item.endpoint.host)
-    return any(address.version == each.version and address in each for each in PRIVATE)
+    return is_private(item.endpoint.host)
 
 
 def _acceptable(item: CandidateField, virtual: ipaddress.IPv6Network) -> bool:

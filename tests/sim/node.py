@@ -41,10 +41,9 @@ from tests.sim.inner import InnerHost
 from tests.sim.machine import Host
 from tests.sim.plane import SimPlane
 from tests.sim.stream import StreamClient
-from tests.sim.world import NAT64_PREFIX
+from tests.sim.world import NAT64_PREFIX, Router
 
 DATA = int(Kind.DATA)
-SCOUTING = 0.02  # seconds until a router has answered
 
 
 class SimNode(Daemon):
@@ -145,7 +144,7 @@ class SimNode(Daemon):
             case RenewCertificate():
                 self.renewals.append(command)
             case ScoutNetwork():
-                self.host.world.clock.after(SCOUTING, lambda: self._scout(command))
+                self._scout(command)
             case EndScout():
                 pass
             case _:
@@ -155,7 +154,11 @@ class SimNode(Daemon):
         """What the router in front of a socket offers."""
         entry = self.host.interfaces.get(wish.interface)
         router = entry.network.gateway if entry is not None else None
-        if router is None or not self.running:
+        if router is not None:
+            self.host.world.clock.after(router.answers_after, lambda: self._found(wish, router))
+
+    def _found(self, wish: ScoutNetwork, router: Router) -> None:
+        if not self.running:
             return
         if wish.local.family == 6 and router.nat64 is not None:
             self.post(Nat64Found(wish.socket, NAT64_PREFIX))

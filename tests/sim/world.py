@@ -119,6 +119,7 @@ class Router:
         self.nat: Nat | None = None
         self.nat64: Nat | None = None
         self.grants_ports = False  # whether hosts may ask for port mappings
+        self.answers_after = 0.02  # how long it takes to find out what it offers, seconds
         self.up = Link(world.clock, f"{inside.name} up", shape)
         self.down = Link(world.clock, f"{inside.name} down", shape)
         if kind is not None:
