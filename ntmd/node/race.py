@@ -38,6 +38,7 @@ class Race:
         self._underlay, self._prober = underlay, prober
         self._numbers: list[int] = []
         self._failures = 0
+        self._failed_at = self._next = -1e9  # the last failure; before that instant no other try
         self._tries = 0  # of UDP, since TLS carries
         self._needed = False  # the last way that answered was a connection
         self._learned = (0, False)  # own socket, and whether it took a connection there
@@ -74,12 +75,15 @@ class Race:
         blocked = bool(here.tls) if here.tls or here.udp else self._needed
         at_once = blocked and not self._numbers
         wait = 0.0 if at_once else max(STREAM_AFTER, 3 * (self._uplink.rtt or 0.0))
-        self._common.timers.set(timer, now + max(wait, self._pause()), self._unanswered)
+        self._common.timers.set(timer, max(now + wait, self._next), self._unanswered)
 
-    def _pause(self) -> float:
-        if not self._failures:
-            return 0.0
-        return STREAM_RETRY[min(self._failures, len(STREAM_RETRY)) - 1]
+    def hurry(self, now: float, pause: float) -> None:
+        """Somebody needs the silent server: ``pause`` seconds after the last connection that
+        failed are enough."""
+        due = self._common.timers.pending(self._timer("race"))
+        if due is not None and self._failures:
+            soon = max(now + STREAM_AFTER, self._failed_at + pause)
+            self._common.timers.set(self._timer("race"), min(due, soon), self._unanswered)
 
     def _unanswered(self, now: float) -> None:
         """Nothing came: open connections, and take whatever answers from now on."""
@@ -89,19 +93,21 @@ class Race:
         self._uplink.proven = False
         for way in self.ways():
             self.stream_opened(way.socket, now)
-        for base, remote in self._places() if not self._numbers else []:
+        for base, remote in self._places():
             service = ALPN[self._uplink.peer.role]
             self._numbers.append(self._streams.open(base, remote, service, self, now))
 
     def _places(self) -> list[tuple[OwnSocket, Endpoint]]:
-        """The best network of each family with an endpoint to try, another one at each failure."""
+        """The best network of each family that was not tried yet, with an endpoint: another one at
+        each failure. So the next link's turn comes while nothing answers on the first."""
         found: dict[int, tuple[OwnSocket, Endpoint]] = {}
+        tried = {self._streams.base(number) for number in self._numbers}
         for base in self._underlay.usable():
             family = base.network.family
             fitting = [e for e in self.endpoints if e.family == family]
-            if fitting and family not in found:
+            if fitting and family not in found and base.number not in tried:
                 found[family] = (base, fitting[self._failures % len(fitting)])
-        return list(found.values())[:STREAMS_PER_SERVER]
+        return list(found.values())[: STREAMS_PER_SERVER - len(self._numbers)]
 
     def heard(self, path: Path, now: float) -> None:
         """The server answered on ``path``."""
@@ -127,7 +133,7 @@ class Race:
 
     def stream_opened(self, number: int, now: float) -> None:
         """A connection can carry: ask over it too."""
-        self._failures = 0
+        self._failures, self._next = 0, -1e9
         self.complaint = ""
         way = self._streams.way(number)
         uplink = self._uplink
@@ -146,6 +152,8 @@ class Race:
             return
         self._numbers.remove(number)
         self._failures += 1
+        self._failed_at = now
+        self._next = now + STREAM_RETRY[min(self._failures, len(STREAM_RETRY)) - 1]
         if text != self.complaint:
             self._common.tell("info", "no TLS", server=self._uplink.peer.name, why=text)
         self.complaint = text
