@@ -2,7 +2,8 @@
 
 Filtering first, while nothing was sent to the other endpoints yet: the coordinator is asked to
 answer a probe from another of its endpoints. Then mapping: the same socket probes those endpoints
-and compares the sources that they observed.
+and compares the sources that they observed. A NAT that lost its mapping between the two would look
+like one that maps by destination, so the first endpoint is asked once more.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ntmd.proto.messages import NatView, Probe
 from ntmd.proto.types import Endpoint, NatFiltering, NatMapping, Path
 
 TEST_LADDER = (0.05, 0.1, 0.2, 0.4)
+RUNS = 3  # of the tests in a row, at most, when the mapping does not stay the same during one
 TEST_AFTER = 0.2  # the tests wait for calls that are under way, seconds
 
 
@@ -29,6 +31,8 @@ class NatFacts:
     mapping: NatMapping = NatMapping.UNKNOWN
     filtering: NatFiltering = NatFiltering.UNKNOWN
     observed: dict[Endpoint, Endpoint] = field(default_factory=dict)
+    torn: bool = False  # one endpoint saw two sources: the NAT forgot its mapping meanwhile
+    runs: int = 0  # of the tests, until one was whole
     reached: list[Endpoint] = field(default_factory=list)
 
 
@@ -124,6 +128,8 @@ class NatTests:
         if handle is None or main is None or not self._underlay.is_open(socket.number):
             return
         facts = self._facts(socket.number)
+        facts.observed, facts.reached, facts.torn = {}, [], False
+        facts.runs += 1
         self._prober.start(
             handle, main, now, self._mapped(socket), ladder=TEST_LADDER, purpose="nat"
         )
@@ -154,7 +160,7 @@ class NatTests:
             return
         facts.filtering = classify_filtering(main.remote, asked, facts.reached)
         for endpoint in self.endpoints:
-            if endpoint.family == socket.network.family and endpoint != main.remote:
+            if endpoint.family == socket.network.family:  # the main one once more: see `torn`
                 self._prober.start(
                     handle,
                     Path(socket.number, endpoint),
@@ -172,7 +178,8 @@ class NatTests:
             facts = self.facts.get(socket.number)
             if facts is None or proof.answer.observed is None:
                 return
-            facts.observed[proof.path.remote] = proof.answer.observed
+            seen = facts.observed.setdefault(proof.path.remote, proof.answer.observed)
+            facts.torn = facts.torn or seen != proof.answer.observed
             if proof.path.remote in self._uplink.endpoints:
                 self._uplink.saw(socket.number, proof.answer.observed, now)
 
@@ -182,6 +189,10 @@ class NatTests:
         facts = self.facts.get(socket.number)
         if facts is None or socket.local is None:
             return
+        if facts.torn and facts.runs < RUNS:
+            self._filtering(socket, now)
+            return
+        facts.runs = 0
         local = Endpoint(socket.network.address, socket.local.port)
         facts.mapping = classify_mapping(local, facts.observed)
         if facts.mapping is NatMapping.NONE and facts.reached:
