@@ -252,7 +252,7 @@ class DcCore:
                 self.interdomain.failed(event, now)
             case PeerClosed(handle=handle):
                 self.nodes.ended(handle, now)
-                self.relays.ended(handle)
+                self.relays.ended(handle, now)
                 self.interdomain.ended(handle)
             case _:
                 pass  # data keys and slots: a coordinator has no plane

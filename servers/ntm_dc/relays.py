@@ -21,7 +21,8 @@ from ntmd.proto.io import Store
 from ntmd.proto.records import pair_grant_id, sign_grant
 from ntmd.proto.types import Endpoint, Path, Peer, Role
 
-LEASE = 60
+LEASE = 60  # seconds
+LATELY = 3600.0  # how long a relay is handed out that is not heard of, if no other is, seconds
 STORE_PREFIX = "relay/"
 GRANTS_KEPT = 65_536
 SHOWN = 4  # relays told to a node at registration
@@ -108,15 +109,21 @@ class Relays:
             relay.leaf = leaf
             self._common.emit(Store(STORE_PREFIX + leaf.name, _kept(relay)))
 
-    def ended(self, handle: int) -> None:
+    def ended(self, handle: int, now: float) -> None:
         """A relay's session is over."""
         for relay in self._by_name.values():
             if relay.handle == handle:
-                relay.until = -1e9
+                relay.until = min(relay.until, now)
 
     def live(self, now: float) -> list[Relay]:
-        """Relays that serve, the least busy first; one that drains only if there is no other."""
-        up = [relay for relay in self._by_name.values() if relay.until > now]
+        """Relays that serve, the least busy first; one that drains only if there is no other.
+
+        If none is heard of, those that were until lately: a relay serves without its coordinator,
+        which may be the one that is cut off, and nodes find out which answers.
+        """
+        known = self._by_name.values()
+        up = [relay for relay in known if relay.until > now]
+        up = up or [relay for relay in known if relay.until > now - LATELY]
         staying = [relay for relay in up if not relay.draining]
         return sorted(staying or up, key=lambda each: (each.load_ms, each.leaf.name))
 

@@ -15,7 +15,7 @@ from ntmd.proto.records import signer_id
 from ntmd.proto.session import SessionEngine
 from ntmd.proto.types import Endpoint, Path, Peer, Role
 
-RETRY = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds between attempts to reach a silent coordinator
+RETRY = (1.0, 2.0, 4.0, 8.0)  # seconds between attempts to reach a silent coordinator
 REFRESH = 0.5  # of the lease
 SIGNERS_KEY = "rs/signers"
 
