@@ -12,10 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
+from ntmd.node.chance import CERTAIN, nats, reckoned
 from ntmd.node.common import Common
 from ntmd.node.links import Links
-from ntmd.node.lull import Lull
+from ntmd.node.lull import TICK, Lull
 from ntmd.node.path import RTT_UNKNOWN
 from ntmd.node.probing import Prober, Proof
 from ntmd.node.relays import Relays
@@ -30,7 +32,6 @@ from ntmd.proto.timing import (
     ACTIVITY_INTERVAL,
     DOUBT_LADDER,
     DOUBT_SECONDS,
-    LINK_LOSS_LEAST,
     PATH_CHECK,
     PATH_SET,
     SEEN_INTERVAL,
@@ -38,11 +39,9 @@ from ntmd.proto.timing import (
 )
 from ntmd.proto.types import Path
 
-CERTAIN = 9.0  # nats: that so much was lost by chance has a probability below e^-9
 DENSE = 3  # packets per report from which on a flow counts as steady
 SUSPICIOUS = 0.4  # of the silence that makes a path doubtful
 LOOK_AGAIN = 1.0  # after a direct path gave way to the relay, seconds
-TICK = 0.05  # seconds between looks at a suspicion
 SMOOTH = 0.2  # weight of the newest report
 
 
@@ -82,7 +81,9 @@ class Doubt:
         self._relays, self._tunnels, self._steering = relays, tunnels, steering
         self._links, self._server = links, server
         self._watched: dict[int, _Watch] = {}
-        self._lull = Lull(common, links, self._ask_server)
+        self._lull = Lull(
+            common, links, prober, server, self._ask_server, lambda t: self._watch(t).loss
+        )
 
     def _watch(self, tunnel: Tunnel) -> _Watch:
         return self._watched.setdefault(tunnel.number, _Watch())
@@ -192,14 +193,13 @@ class Doubt:
         """How unlikely it is, in nats, that all that stayed out on ``path`` was lost by chance."""
         if tunnel.handle is None:
             return 0.0
-        loss = min(max(watch.loss * 1.5, LINK_LOSS_LEAST), 0.5)
         rtt = tunnel.paths.rtt(path) or RTT_UNKNOWN
         due = now - 1.25 * rtt
         probes = sum(at <= due for at in self._prober.copies(tunnel.handle, path))
-        nats = probes * -math.log(1 - (1 - loss) ** 2)
+        weight = probes * nats(watch.loss)
         if data and tunnel.unanswered is not None:
-            nats += watch.rate * (now - tunnel.unanswered) * -math.log(loss)
-        return nats
+            weight += watch.rate * (now - tunnel.unanswered) * -math.log(reckoned(watch.loss))
+        return weight
 
     # -------------------------------------------------------------- suspicion
 
@@ -217,7 +217,7 @@ class Doubt:
                 self._relays.duplicate(way, now)
         for path in (primary, *self._others(tunnel, primary, spares)):
             self.ask(tunnel, path, now)
-        self._ask_server(primary.socket, now, watch)
+        self._ask_server(primary.socket, now, watch.links.__setitem__)
         self._tick(tunnel, now)
 
     def _others(self, tunnel: Tunnel, primary: Path, spares: list[Path]) -> list[Path]:
@@ -242,23 +242,13 @@ class Doubt:
             purpose="doubt",
         )
 
-    def _ask_server(self, socket: int, now: float, watch: _Watch | None = None) -> None:
+    def _ask_server(self, socket: int, now: float, answers: Callable[[int, float], None]) -> None:
         """Does a server answer on this link, and on the others?"""
         server = self._server()
         if server.path is not None and server.path.socket == socket:
             server.ask(now)
-
-        def answers(other: int) -> Callable[[float], None]:
-            def note(at: float) -> None:
-                if watch is not None:
-                    watch.links[other] = at
-                elif not self._links.heard_since(socket, now):
-                    self._links.silent(socket, at)
-
-            return note
-
         for other in self._links.others(socket):
-            server.warm(other, now, answers(other))
+            server.warm(other, now, partial(answers, other))
 
     def _tick(self, tunnel: Tunnel, now: float) -> None:
         watch = self._watch(tunnel)

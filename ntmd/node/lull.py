@@ -10,15 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ntmd.node.chance import CERTAIN, nats
 from ntmd.node.common import Common
 from ntmd.node.links import Links
+from ntmd.node.path import RTT_UNKNOWN
+from ntmd.node.probing import Prober
 from ntmd.node.tunnels import Tunnel
-from ntmd.proto.timing import PATH_CHECK, SILENCE_FLOOR
+from ntmd.node.uplink import Uplink
+from ntmd.proto.timing import DOUBT_SECONDS, PATH_CHECK, SILENCE_FLOOR
 
 ASKED_MOST = 3  # times, PATH_CHECK apart
 LATE = 4  # datagrams that stay out one after the other
 SPARSE = 0.3  # seconds between datagrams from which on nothing is expected
 SMOOTH = 0.3  # weight of the newest report
+TICK = 0.05  # seconds between looks at what was asked
 UNKNOWN = 1.0  # spacing that is assumed before any is known, seconds
 
 
@@ -33,10 +38,20 @@ class _Flow:
 
 
 class Lull:
-    """Expects the next datagrams of each tunnel. ``ask(socket, now)`` asks servers."""
+    """Expects the next datagrams of each tunnel. ``ask(socket, now, answers)`` asks a server on
+    every link and has ``answers(other link, now)`` called; ``loss`` is a tunnel's, 0 to 1."""
 
-    def __init__(self, common: Common, links: Links, ask: Callable[[int, float], None]) -> None:
-        self._common, self._links, self._ask = common, links, ask
+    def __init__(
+        self,
+        common: Common,
+        links: Links,
+        prober: Prober,
+        server: Callable[[], Uplink],
+        ask: Callable[[int, float, Callable[[int, float], None]], None],
+        loss: Callable[[Tunnel], float],
+    ) -> None:
+        self._common, self._links, self._prober = common, links, prober
+        self._server, self._ask, self._loss = server, ask, loss
         self._flows: dict[int, _Flow] = {}
         self._asked = -1e9
 
@@ -64,9 +79,32 @@ class Lull:
         self._arm(tunnel, now + PATH_CHECK)
         if now - self._asked >= PATH_CHECK and self._links.others(primary.socket):
             self._asked = now
-            self._ask(primary.socket, now)
+            self._question(tunnel, primary.socket, now)
+
+    def _question(self, tunnel: Tunnel, socket: int, now: float) -> None:
+        self._ask(socket, now, lambda _, at: self._answered(tunnel, socket, now, at))
+
+    def _answered(self, tunnel: Tunnel, socket: int, since: float, now: float) -> None:
+        """Another link answers: is this one silent, or were the questions on it lost?"""
+        server, primary = self._server(), tunnel.paths.primary
+        if primary is None or primary.socket != socket or self._links.heard_since(socket, since):
+            return
+        way = server.path
+        if server.handle is None or way is None or way.socket != socket:
+            return
+        due = now - 1.25 * (server.rtt or RTT_UNKNOWN)
+        asked = sum(at <= due for at in self._prober.copies(server.handle, way))
+        if asked * nats(self._loss(tunnel)) >= CERTAIN:
+            self._links.silent(socket, now)
+        elif now - since < DOUBT_SECONDS:
+            self._common.timers.set(
+                ("lull ends", tunnel.number),
+                now + TICK,
+                lambda at: self._answered(tunnel, socket, since, at),
+            )
 
     def forget(self, tunnel: Tunnel) -> None:
         """The association ended."""
         self._flows.pop(tunnel.number, None)
-        self._common.timers.cancel(("lull", tunnel.number))
+        for name in ("lull", "lull ends"):
+            self._common.timers.cancel((name, tunnel.number))
