@@ -7,6 +7,7 @@ beside it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ntmd.node.candidates import Pauses
@@ -65,9 +66,16 @@ class Calls:
         self._relays, self._tunnels = relays, tunnels
         self.pauses = Pauses()
 
-    def wire(self, directions: Directions, names: Names, steering: Steering) -> None:
+    def wire(
+        self,
+        directions: Directions,
+        names: Names,
+        steering: Steering,
+        check_mappings: Callable[[float], None],
+    ) -> None:
         """Make the parts known that in turn know this one."""
         self.directions, self.names, self.steering = directions, names, steering
+        self._check_mappings = check_mappings
 
     # -------------------------------------------------------------- wishes
 
@@ -152,8 +160,18 @@ class Calls:
             return
         for name, _ in self._relays.ways_to(tunnel.peer.key, tunnel.home_relay)[:2]:
             self._relays.renew(name, now)
-        if isinstance(tunnel.state, Waking):
+        self._check_mappings(now)
+        if not isinstance(tunnel.state, Waking):
+            return
+        told = tunnel.directed.at if tunnel.directed is not None else -1e9
+        if now - told >= (now - tunnel.state.since) / 2:  # so the pauses grow with the silence
             self.directions.ask(tunnel.peer.name, b"", now)
+        self._call_for_help(tunnel, now)
+
+    def _call_for_help(self, tunnel: Tunnel, now: float) -> None:
+        self._common.timers.set(
+            ("help", tunnel.number), now + HELP_AFTER, lambda at: self._help(tunnel, at)
+        )
 
     def greet(self, name: str, now: float) -> None:
         """Call a peer of an earlier life of this node, without asking anybody."""
@@ -254,9 +272,7 @@ class Calls:
         psks = offered_psks(self._common, tunnel, now)
         suite = choose_suite(self._common.identity.capabilities, tunnel.capabilities)
         tunnel.handle = self._common.engine.call(tunnel.peer, ways, now, psks, suite)
-        self._common.timers.set(
-            ("help", tunnel.number), now + HELP_AFTER, lambda at: self._help(tunnel, at)
-        )
+        self._call_for_help(tunnel, now)
 
     def _no_way(self, tunnel: Tunnel, now: float) -> None:
         if isinstance(tunnel.state, Calling | Waking):

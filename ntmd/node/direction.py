@@ -145,7 +145,6 @@ class Directions:
         tunnel.dc_sign = route.dc_sign
         tunnel.capabilities = found.record.capabilities
         tunnel.home_relay = route.home_relay
-        tunnel.relay_only = route.relay_only
         known = self._common.memory.by_key(found.peer.key)
         held = tunnel.grants or (known.grants if known is not None else ())
         tunnel.grants = renewed(held, route.grants, self._common.clock(now))
@@ -153,6 +152,7 @@ class Directions:
         tunnel.direction_until = now + PSK_DIRECTION_LIFETIME
         relays = tuple(grant.relay.name for grant in route.grants)
         tunnel.directed = Directed(now, route.start, route.nat, relays)
+        tunnel.relay_only = route.relay_only and self._relays.may_answer(relays)
         tunnel.candidates = merge(tunnel.candidates, self.sift(route.candidates))
         self._relays.want(route.grants, found.peer, now)
         self._tunnels.remember(tunnel, None, now)

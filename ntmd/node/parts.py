@@ -120,7 +120,9 @@ class Parts:
         """What answers names and follows peers' moves."""
         common = self.common
         self.names = Names(common, self.tunnels, self.calls.want_name)
-        self.calls.wire(self.directions, self.names, self.steering)
+        self.calls.wire(
+            self.directions, self.names, self.steering, lambda now: self.registration.check_all(now)
+        )
         self.drain = Drain(
             common,
             self.prober,
@@ -286,6 +288,7 @@ class Parts:
     def _seen(self, now: float) -> None:
         """A new reflexive address: peers are told under the seq of the last Move (rule C6)."""
         self.registration.check_mapping(self.relays.warm(), now)
+        self.registration.seen(now)
         for tunnel in self.tunnels.all():
             if isinstance(tunnel.state, Open):
                 self.steering.say_candidates(tunnel, now)
@@ -298,5 +301,8 @@ class Parts:
 
     def _rescue(self, tunnel: Tunnel, now: float) -> None:
         """Nothing answers on any way: shake hands anew, and ask the coordinator beside it."""
+        relays = tunnel.directed.relays if tunnel.directed is not None else ()
+        tunnel.relay_only = tunnel.relay_only and self.relays.may_answer(relays)
+        self.registration.check_all(now)
         self.calls.call(tunnel, now)
         self.directions.ask(tunnel.peer.name, b"", now)

@@ -21,6 +21,7 @@ from ntmd.node.uplink import Uplink
 from ntmd.proto.certs import check_leaf, parse_leaf
 from ntmd.proto.errors import ProtocolError
 from ntmd.proto.messages import (
+    CandidateField,
     Deregister,
     Move,
     MoveCause,
@@ -36,6 +37,7 @@ from ntmd.proto.types import Endpoint, Role, path_id
 
 RETRY = 5.0  # after a refusal without a hint, seconds
 DNS_HOST = 0x53
+CHECKED_LATELY = 10.0  # how long after a look at all mappings news of one is urgent, seconds
 
 
 class Registration:
@@ -76,6 +78,8 @@ class Registration:
             seen=seen,
         )
         self.uplink.race.endpoints = common.memory.coordinator_tls or common.home.tls
+        self._told: tuple[CandidateField, ...] = ()
+        self._checked = -1e9
         self.nat = NatTests(common, underlay, prober, self.uplink, self.refresh)
         self.uplink.race.promoted = self.nat.again
 
@@ -159,7 +163,25 @@ class Registration:
         if any(other.observed_at.get(path.socket, 0.0) > at for other in others):
             self.uplink.challenge(now, lambda *_: None)
 
+    def check_all(self, now: float) -> None:
+        """A peer does not answer: do we still appear where the coordinator tells it that we are?"""
+        uplink, self._checked = self.uplink, now
+        self.seen(now)
+        uplink.challenge(now, lambda *_: None)
+        for socket in self._underlay.usable():
+            if uplink.path is not None and socket.number != uplink.path.socket:
+                uplink.warm(socket.number, now)
+
     # -------------------------------------------------------------- registering
+
+    def _candidates(self) -> tuple[CandidateField, ...]:
+        return own_candidates(self._underlay, self._reflexive(), MAX_PER_PEER)
+
+    def seen(self, now: float) -> None:
+        """A server sees another source than before: while somebody needs us there, the coordinator
+        is told at once; otherwise with the next refresh."""
+        if now < self._checked + CHECKED_LATELY and self._candidates() != self._told:
+            self.refresh(now)
 
     def refresh(self, now: float) -> None:
         """Register now, or again right after the reply under way."""
@@ -170,9 +192,10 @@ class Registration:
             self._again = True
             return
         self._asking, self._again = True, False
+        self._told = self._candidates()
         request = Register(
             0,
-            own_candidates(self._underlay, self._reflexive(), MAX_PER_PEER),
+            self._told,
             self.nat.view(),
             self._common.identity.capabilities,
             self.home_relay,

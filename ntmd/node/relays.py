@@ -8,14 +8,14 @@ opens every leg it holds a grant for, without any coordinator.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from ntmd.node.common import Common
 from ntmd.node.probing import Prober
 from ntmd.node.requests import Requests
 from ntmd.node.underlay import Underlay
-from ntmd.node.uplink import Uplink
+from ntmd.node.uplink import Link, Uplink
 from ntmd.proto.certs import check_leaf, parse_leaf
 from ntmd.proto.errors import ProtocolError
 from ntmd.proto.frame import HEADER_SIZE, Kind
@@ -415,6 +415,11 @@ class Relays:
             for leg in relay.legs.values()
             if leg.peer.key == key
         )
+
+    def may_answer(self, names: Iterable[str]) -> bool:
+        """Whether one of these relays is not known to be silent."""
+        known = [self.by_name.get(name) for name in names]
+        return any(r is None or r.uplink.state is not Link.SILENT for r in known)
 
     def name_of(self, path: Path) -> str:
         """Which relay a relayed path passes."""

@@ -105,6 +105,8 @@ class Uplink:
         """Somebody needs the silent server now: do not wait for the end of the pause."""
         if self.state is Link.SILENT and now - self._called >= WANTED_PAUSE:
             self.call(now)
+        if self.state is not Link.UP:
+            self.race.hurry(now, WANTED_PAUSE)
 
     def _ways(self) -> list[Path]:
         """Every way to the server: over UDP, then over TLS where that is open."""

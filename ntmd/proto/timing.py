@@ -110,10 +110,11 @@ RECENT_PEER = 10.0  # a peer heard within this counts as active
 
 # ------------------------------------------------------------------ registration, direction
 REGISTRATION_LEASE = 600.0  # a node silent for this long is offline
-REGISTRATION_REFRESH = 3000.0
+REGISTRATION_REFRESH = 3600.0
 """Registered is the largest thing that an idle node hears (1.1 kB): its record, relays and domains
 change rarely, and any sealed frame is a sign of life at the coordinator (S6). Up to a quarter more,
-by chance, so that nodes that registered together do not stay together."""
+by chance, so that nodes that registered together do not stay together; never twice in an hour, of
+which the budget is 30 kB."""
 RECORD_LIFETIME = 7 * 86400.0
 RECORD_RENEW = 86400.0
 GRANT_LIFETIME = 7 * 86400.0
@@ -141,7 +142,7 @@ STREAM_FRAME_MAX = 2_064  # the largest datagram: an inner packet of 2,032 (S1) 
 STREAM_UNPROVEN = 5.0  # a connection without an authenticated frame is closed after this
 STREAM_RETRY = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # pauses after connections that failed
 STREAM_LINGER = 5.0  # a connection that nothing leaves on stays this long for what is under way
-STREAMS_PER_SERVER = 2  # of a node to one server: one of each family
+STREAMS_PER_SERVER = 4  # of a node to one server: one of each family on two links
 STREAM_KEEPALIVE = 120.0  # NATs keep TCP for longer (RFC 5382 REQ-5), but a dead path must show
 STREAM_CONNECTIONS = 1024  # of a server, all together
 STREAM_PER_SOURCE = 64  # of one IPv4 address or IPv6 /64; many users may share one

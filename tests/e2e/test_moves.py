@@ -157,3 +157,30 @@ def test_a_move_with_duplicate_address_detection(town: Town, tmp_path: Path) -> 
     first = next(at for at in back.arrivals if at > mine[0][0])
     assert -0.05 < first - usable < 0.5, (first - usable, told)
     assert laptop.peer(DESK)["path"]["local"].startswith(f"[{plug.address6}]:")
+
+
+def left_by(node: Node, interface: str) -> int:
+    """Packets that have left by an interface so far."""
+    (link,) = json.loads(node.host.run("ip", "-s", "-j", "link", "show", interface).stdout)
+    return int(link["stats64"]["tx"]["packets"])
+
+
+def test_a_metered_link_carries_only_while_nothing_else_does(town: Town, tmp_path: Path) -> None:
+    """The system prefers wwan0; what the user said of it counts more, until wlan0 is gone."""
+    laptop, desk = town.join(
+        ("laptop", town.lab.nat()), ("desk", town.lab.nat()), options=("--metered", "wwan0")
+    )
+    laptop.ping(DESK, "-c1", "-W5")
+    wait_for(lambda: laptop.path_kind(DESK) == desk.path_kind(LAPTOP) == "direct", 10)
+    town.lab.plug(laptop.host, "wwan0", town.lab.nat(), metric=50)
+    wait_for(lambda: [u for u in laptop.look()["underlay"] if u["metered"]], 10)
+    before = left_by(laptop, "wwan0")
+    assert "200 received" in laptop.ping(DESK, "-c200", "-i0.01")
+    assert left_by(laptop, "wwan0") - before < 100, "it is kept warm, and no more"
+    flow = UdpFlow(laptop.host, desk.host, tmp_path, DESK, seconds=4, port=9993)
+    time.sleep(1.5)
+    laptop.host.ip("link del eth0")
+    told = flow.finish()
+    assert laptop.peer(DESK)["path"]["interface"] == "wwan0"
+    assert told["gap_ms"] < 1000, told
+    assert desk.peer(LAPTOP)["duplicated"] <= 8, "but for the tail that is sent again (rule S14)"

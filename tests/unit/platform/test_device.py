@@ -212,9 +212,9 @@ def test_the_stubs_address_refuses_at_once_when_no_daemon_serves_it(
         while not settled():
             assert time.monotonic() < end
             time.sleep(0.01)
-        assert ask() < 0.1
+        assert ask() < 1.0  # and not after its patience of 5 s
         tun.remove_tun("ntmt0")
-        assert ask() < 0.1
+        assert ask() < 1.0  # and not after its patience of 5 s
 
     isolated(lambda: asyncio.run(story()))
 
