@@ -396,8 +396,8 @@ class Calls:
         tunnel = self._tunnels.by_handle(event.handle)
         if tunnel is None or not isinstance(tunnel.state, Calling | Waking):
             return
-        for endpoint in tunnel.candidates:
-            self.pauses.failed(endpoint, now)
+        if self._underlay.usable():
+            self.pauses.failed(tuple(tunnel.candidates), now)
         self._tunnels.move(tunnel, Input.CALL_FAILED, now, event.reason)
         self._give_up(tunnel, Status.PEER_OFFLINE, event.reason, now)
 

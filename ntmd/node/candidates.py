@@ -56,11 +56,12 @@ class Pauses:
     def __init__(self) -> None:
         self._failures: dict[str, tuple[int, float]] = {}
 
-    def failed(self, endpoint: Endpoint, now: float) -> None:
-        """A whole call to this endpoint went unanswered."""
-        prefix = _prefix(endpoint)
-        count, _ = self._failures.pop(prefix, (0, 0.0))
-        self._failures[prefix] = (count + 1, now)
+    def failed(self, endpoints: tuple[Endpoint, ...], now: float) -> None:
+        """A whole call to these endpoints went unanswered: one failure of each of their prefixes,
+        however many of them a peer was said to have there."""
+        for prefix in dict.fromkeys(_prefix(endpoint) for endpoint in endpoints):
+            count, _ = self._failures.pop(prefix, (0, 0.0))
+            self._failures[prefix] = (count + 1, now)
         while len(self._failures) > PREFIXES_KEPT:
             del self._failures[next(iter(self._failures))]
 

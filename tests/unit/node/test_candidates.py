@@ -63,7 +63,8 @@ def test_three_failures_pause_the_prefix_for_a_minute() -> None:
     pauses, one = Pauses(), Endpoint("203.0.113.9", 4330)
     for number in range(3):
         assert not pauses.paused(one, 10.0)
-        pauses.failed(Endpoint(f"203.0.113.{number}", 4330), 10.0)
+        places = [Endpoint(f"203.0.113.{number}", port) for port in range(4330, 4336)]
+        pauses.failed(tuple(places), 10.0)  # one call, wherever it went
     assert pauses.paused(one, 69.0)
     assert not pauses.paused(one, 70.0)
     assert not pauses.paused(Endpoint("203.0.112.9", 4330), 11.0)
