@@ -227,7 +227,7 @@ class Relays:
             if uplink.seq != seq or uplink.path != path:
                 return
             uplink.heard(path, at)
-            uplink.saw(path.socket, reply.observed, at)
+            uplink.saw(path.socket, reply.observed, at, announced=True)
             self._renumber(name, reply.legs, at)
 
         self._requests.ask(handle, LegMove(0, seq), now, moved, path=path)
@@ -301,9 +301,7 @@ class Relays:
             leg.leg, leg.reset_token, leg.dead = reply.leg, reply.reset_token, False
             path = relay.uplink.path
             if path is not None:
-                before = relay.uplink.observed.get(path.socket)
-                if relay.uplink.saw(path.socket, reply.observed, now) and before is not None:
-                    relay.uplink.announce_again(now)  # a rebound NAT, noticed here first
+                relay.uplink.saw(path.socket, reply.observed, now)
             self._deliver(relay, leg)
             self._leg_changed(leg.peer, now)
         elif isinstance(reply, LegOpened) and reply.status in (Status.TRY_AGAIN, Status.TOO_MANY):

@@ -167,13 +167,23 @@ class Uplink:
             self.proven = True
         self.race.heard(path, now)
 
-    def saw(self, socket: int, observed: Endpoint | None, now: float) -> bool:
-        """The server told which source it saw; True if that differs from before."""
+    def saw(
+        self, socket: int, observed: Endpoint | None, now: float, *, announced: bool = False
+    ) -> bool:
+        """The server told which source it saw; True if that differs from before.
+
+        Where it is the way in use, the server is told too, whatever it was that asked: pings move
+        nothing (rule C7). ``announced``: it has just been told, by what this answers.
+        """
         if observed is not None:
             self.observed_at[socket] = now
-        if observed is None or self.observed.get(socket) == observed:
+        before = self.observed.get(socket)
+        if observed is None or before == observed:
             return False
         self.observed[socket] = observed
+        here = self.path is not None and socket == self.path.socket
+        if before is not None and here and not announced:
+            self.announce_again(now)
         self._seen(now)
         return True
 
@@ -194,10 +204,7 @@ class Uplink:
 
         def won(proof: Proof, at: float) -> None:
             self._answered(proof, at)
-            before = self.observed.get(proof.path.socket)
             changed = self.saw(proof.path.socket, proof.answer.observed, at)
-            if changed and before is not None:
-                self.announce_again(at)  # pings move nothing (rule C7): say where we are now
             done(not changed, at)
 
         self._prober.start(handle, path, now, won, lost=self.silent, purpose="keepalive")
