@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from ntmd.proto.timing import LADDER
 from tests.model.arena import Arena
 from tests.sim.node import SimNode
 
 PER_NODE = {
-    "attempts": 0,  # challenges under way
+    "attempts": 0,  # challenges that should have ended
     "requests": 0,
     "spare sockets": 0,
     "associations": 0,  # beyond one for each peer and server
@@ -20,6 +21,8 @@ PER_NODE = {
     "engine timers": 1000,
     "store": 24,
 }
+ATTEMPT = sum(LADDER) + 2.0  # seconds that a challenge may be under way; UDP that is blocked is
+# tried again now and then, so some may be
 IDLE = 600.0  # seconds that are looked at
 IDLE_BYTES = 28_000  # in that time, both ways, with IP headers
 """Two links behind NATs of unknown patience take 10.6 kB; a path that was narrow may be asked once
@@ -71,7 +74,7 @@ def footprint(arena: Arena, node: SimNode, peers: int) -> dict[str, int]:
     associations = context.associations.values()
     table = node.plane._plane._board.table
     return {
-        "attempts": len(core.prober._attempts),
+        "attempts": sum(_overdue(node, each) for each in core.prober._attempts.values()),
         "requests": len(core.requests._waiting),
         "spare sockets": len(node.host.sockets) - wanted,
         "associations": max(0, len(associations) - servers - peers),
@@ -109,6 +112,10 @@ class Idle:
             if size > IDLE_BYTES or turns > IDLE_TURNS:
                 found.append(f"{member.node.name}: idle: {size} bytes and {turns} turns")
         return found
+
+
+def _overdue(node: SimNode, attempt: Any) -> bool:
+    return node.host.now - attempt.sent[0] > ATTEMPT
 
 
 def leaks(arena: Arena, peers: int) -> list[str]:
