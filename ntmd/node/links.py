@@ -13,7 +13,16 @@ from ntmd.node.tunnels import Tunnel
 from ntmd.node.underlay import Underlay
 from ntmd.proto.messages import MoveCause
 from ntmd.proto.plane import TunnelActivity
-from ntmd.proto.timing import LADDER, LINK_BACK, LINK_RETRY, STANDBY_SOCKETS
+from ntmd.proto.timing import (
+    LADDER,
+    LINK_BACK,
+    LINK_PATIENCE,
+    LINK_RETRY,
+    LINK_RETRY_MAX,
+    STANDBY_SOCKETS,
+)
+
+BRIEF = (0.1,)  # two copies are enough for a link that was silent for long
 
 
 class Links:
@@ -24,6 +33,7 @@ class Links:
         self._heard: dict[int, float] = {}
         self._answers: dict[int, list[float]] = {}  # silent sockets: when asked and answered since
         self._falls: dict[int, int] = {}
+        self._since: dict[int, float] = {}  # silent sockets: when they last answered, or fell
 
     # -------------------------------------------------------------- signs of life
 
@@ -82,24 +92,30 @@ class Links:
         self._common.counters["link_silent"] += 1
         self._common.tell("warning", "link is silent", interface=name)
         self._falls[socket] = self._falls.get(socket, 0) + 1
-        self._answers[socket] = []
+        self._answers[socket], self._since[socket] = [], now
         self._shift.preferred_changed(now, (MoveCause.PATH_SILENT, f"silent link {name}"))
         self._again(socket, now)
 
     def _again(self, socket: int, now: float) -> None:
+        quiet = now - self._since.get(socket, now)
+        wait = min(max(LINK_RETRY, quiet / LINK_PATIENCE), LINK_RETRY_MAX)
         self._common.timers.set(
-            ("silent link", socket), now + LINK_RETRY, lambda at: self._retry(socket, at)
+            ("silent link", socket), now + wait, lambda at: self._retry(socket, at)
         )
 
     def _retry(self, socket: int, now: float) -> None:
         if not self._underlay.is_open(socket):
             self._answers.pop(socket, None)
             self._falls.pop(socket, None)
+            self._since.pop(socket, None)
             return
         answers = self._answers.setdefault(socket, [])
         if answers and now - answers[-1] > LINK_RETRY + sum(LADDER):
             answers.clear()  # silent again meanwhile
-        self._shift.server().warm(socket, now, lambda at: self._answered(socket, at))
+        long = now - self._since.get(socket, now) > LINK_PATIENCE * LINK_RETRY
+        self._shift.server().warm(
+            socket, now, lambda at: self._answered(socket, at), BRIEF if long else LADDER
+        )
         self._again(socket, now)
 
     def _answered(self, socket: int, now: float) -> None:
@@ -108,10 +124,11 @@ class Links:
         if answers is None:
             return
         answers.append(now)
+        self._since[socket] = now
         wait = LINK_BACK * 2 ** min(self._falls.get(socket, 1) - 1, 4)
         if now - answers[0] < wait:
             return
-        del self._answers[socket]
+        del self._answers[socket], self._since[socket]
         self._common.timers.cancel(("silent link", socket))
         if self._underlay.set_silent(socket, False):
             name = self._underlay.interface(socket)

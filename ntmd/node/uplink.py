@@ -15,7 +15,7 @@ from ntmd.node.probing import Prober, Proof
 from ntmd.node.race import Race
 from ntmd.node.underlay import Underlay
 from ntmd.proto.events import CallFailed, Established
-from ntmd.proto.timing import DOUBT_LADDER, STANDBY_FRESH
+from ntmd.proto.timing import DOUBT_LADDER, LADDER, STANDBY_FRESH
 from ntmd.proto.types import Endpoint, Path, Peer
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0)
@@ -317,7 +317,13 @@ class Uplink:
 
     # -------------------------------------------------------------- other own links
 
-    def warm(self, socket: int, now: float, then: Callable[[float], None] | None = None) -> None:
+    def warm(
+        self,
+        socket: int,
+        now: float,
+        then: Callable[[float], None] | None = None,
+        ladder: tuple[float, ...] = LADDER,
+    ) -> None:
         """Ask the server over an own socket that is not in use; ``then`` when it answered."""
         way = self._way_on(socket)
         if way is None or self.handle is None or not self.up:
@@ -336,7 +342,9 @@ class Uplink:
         def silent(at: float) -> None:
             self.spares.pop(socket, None)
 
-        self._prober.start(self.handle, way, now, answered, lost=silent, purpose="standby")
+        self._prober.start(
+            self.handle, way, now, answered, lost=silent, ladder=ladder, purpose="standby"
+        )
 
     def _way_on(self, socket: int) -> Path | None:
         """The way to this server on an own socket: to the endpoint in use, or to another one."""

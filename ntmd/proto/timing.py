@@ -73,7 +73,9 @@ DOUBT_LADDER = (0.03, 0.03, 0.04, 0.05, 0.05, 0.05, 0.1, 0.2, 0.4, 0.8)
 unanswered is evidence, and 20 % of loss each way takes eight of them."""
 LINK_LOSS_LEAST = 0.02  # loss that is always reckoned with when silence is weighed
 PATH_CHECK = 2.0  # the path that data leaves on is challenged when its last answer is this old
-LINK_RETRY = 2.0  # a silent link is asked again at this distance
+LINK_RETRY = 2.0  # a silent link is asked again at this distance at first,
+LINK_PATIENCE = 8.0  # later after this part of the time that it has been silent for,
+LINK_RETRY_MAX = 60.0  # and in the end once a minute: UDP may be blocked there for good
 LINK_BACK = 6.0  # ... and is used again after answering for this long, doubling with each fall
 DOUBT_SECONDS = 2.0
 DOUBT_BYTES = 2_000_000  # that a node sends a second time, over all tunnels (N8)
