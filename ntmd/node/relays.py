@@ -207,6 +207,9 @@ class Relays:
         self._choose_home(now)
         for leg in relay.legs.values():
             self._leg_changed(leg.peer, now)
+        if not any(each.uplink.up for each in self.by_name.values()):
+            for known in self._common.memory.peers.values():  # they may be at other relays
+                self.want(known.grants, Peer(Role.NODE, known.name, known.key), now)
 
     def _announce(self, name: str, now: float) -> None:
         """One sealed LegMove takes all legs of this relay to the present path."""
