@@ -76,10 +76,11 @@ class Doubt:
         steering: Steering,
         links: Links,
         server: Callable[[], Uplink],
+        coordinator: Uplink,
     ) -> None:
         self._common, self._underlay, self._prober = common, underlay, prober
         self._relays, self._tunnels, self._steering = relays, tunnels, steering
-        self._links, self._server = links, server
+        self._links, self._server, self._coordinator = links, server, coordinator
         self._watched: dict[int, _Watch] = {}
         self._lull = Lull(
             common, links, prober, server, self._ask_server, lambda t: self._watch(t).loss
@@ -243,10 +244,12 @@ class Doubt:
         )
 
     def _ask_server(self, socket: int, now: float, answers: Callable[[int, float], None]) -> None:
-        """Does a server answer on this link, and on the others?"""
+        """Does a server answer on this link, and on the others? Two are asked here: one may be the
+        relay that died, which says nothing of the link."""
         server = self._server()
-        if server.path is not None and server.path.socket == socket:
-            server.ask(now)
+        for each in dict.fromkeys((server, self._coordinator)):
+            if each.path is not None and each.path.socket == socket:
+                each.ask(now)
         for other in self._links.others(socket):
             server.warm(other, now, partial(answers, other))
 

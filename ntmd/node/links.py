@@ -11,6 +11,7 @@ from ntmd.node.common import Common
 from ntmd.node.shift import Shift
 from ntmd.node.tunnels import Tunnel
 from ntmd.node.underlay import Underlay
+from ntmd.node.uplink import UNEASY
 from ntmd.proto.messages import MoveCause
 from ntmd.proto.plane import TunnelActivity
 from ntmd.proto.timing import (
@@ -73,10 +74,23 @@ class Links:
     # -------------------------------------------------------------- a server is silent
 
     def uneasy(self, socket: int, now: float) -> None:
-        """A server does not answer on this link: does it on another one?"""
+        """A server does not answer on this link: does any other one here, or else on another link?
+        A server that died says nothing of the link."""
+        timer = ("uneasy link", socket)
+        if not self.others(socket) or self._common.timers.pending(timer) is not None:
+            return
+        here = [u for u in self._shift.uplinks() if u.path is not None and u.path.socket == socket]
+        asked = [each for each in here if each.ask(now)]
+        due = now + UNEASY if asked else now
+        since = now - UNEASY  # what was heard while the server was being asked counts
+        self._common.timers.set(timer, due, lambda at: self._elsewhere(socket, since, at))
+
+    def _elsewhere(self, socket: int, since: float, now: float) -> None:
+        if self.heard_since(socket, since):
+            return
         server = self._shift.server()
         for other in self.others(socket):
-            server.warm(other, now, lambda at: self._other_answers(socket, now, at))
+            server.warm(other, now, lambda at: self._other_answers(socket, since, at))
 
     def _other_answers(self, socket: int, since: float, now: float) -> None:
         if not self.heard_since(socket, since) and self._underlay.is_open(socket):

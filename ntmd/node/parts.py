@@ -176,8 +176,9 @@ class Parts:
             self.steering,
             self.links,
             self.shift.server,
+            self.registration.uplink,
         )
-        self.keepalive.uneasy = self.links.uneasy
+        self.keepalive.uneasy = self.registration.uplink.uneasy = self.links.uneasy
         self.keepalive.spares = self.shift.keep_warm
 
     def _move(self) -> None:

@@ -60,6 +60,10 @@ class Shift:
         home = self._relays.by_name.get(self._relays.home_name)
         return home.uplink if home is not None and home.uplink.up else self._registration.uplink
 
+    def uplinks(self) -> list[Uplink]:
+        """To all servers."""
+        return [*self._relays.uplinks(), self._registration.uplink]
+
     def _spare_sockets(self, server: Uplink) -> list[int]:
         if server.path is None:
             return []
@@ -73,7 +77,7 @@ class Shift:
     def preferred_changed(self, now: float, cause: tuple[MoveCause, str]) -> None:
         """Another link is preferred by now, or the one in use is about to go."""
         self._cause = cause
-        for uplink in (*self._relays.uplinks(), self._registration.uplink):
+        for uplink in self.uplinks():
             self._uplink(uplink, now)
             self._ask(uplink, now)
         self._each(now)

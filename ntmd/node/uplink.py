@@ -187,14 +187,16 @@ class Uplink:
         self._seen(now)
         return True
 
-    def ask(self, now: float) -> None:
-        """Ask for a sign of life in quick succession; what comes of it, others watch."""
+    def ask(self, now: float) -> bool:
+        """Ask for a sign of life in quick succession; what comes of it, others watch. False if it
+        is being asked already, or cannot be."""
         handle, path = self.handle, self.path
         if not self.up or handle is None or path is None or self._prober.under_way(handle, path):
-            return
+            return False
         self._prober.start(
             handle, path, now, self._answered, ladder=DOUBT_LADDER, purpose="standby"
         )
+        return True
 
     def challenge(self, now: float, done: Callable[[bool, float], None]) -> None:
         """Keep-alive: ``done(mapping unchanged, now)`` once answered; silence is handled here."""
@@ -209,12 +211,18 @@ class Uplink:
 
         self._prober.start(handle, path, now, won, lost=self.silent, purpose="keepalive")
 
+        self._suspect(path, now)
+        self.race.expect(now)
+
+    def _suspect(self, path: Path, now: float) -> None:
+        """The way in use was asked: if nothing comes in quick succession, its link is suspect."""
+
         def unanswered(at: float) -> None:
-            if self.path == path and self._prober.under_way(handle, path):
+            handle = self.handle
+            if handle is not None and path == self.path and self._prober.under_way(handle, path):
                 self.uneasy(path.socket, at)
 
         self._common.timers.set(("uneasy", self.peer.key), now + UNEASY, unanswered)
-        self.race.expect(now)
 
     def _answered(self, proof: Proof, now: float) -> None:
         if proof.path == self.path:
@@ -324,12 +332,13 @@ class Uplink:
         then: Callable[[float], None] | None = None,
         ladder: tuple[float, ...] = LADDER,
     ) -> None:
-        """Ask the server over an own socket that is not in use; ``then`` when it answered."""
+        """Ask the server over an own socket, mostly one not in use; ``then`` when it answered."""
         way = self._way_on(socket)
         if way is None or self.handle is None or not self.up:
             return
         if self._prober.under_way(self.handle, way) and then is None:
             return
+        in_use = way == self.path and ladder == LADDER
 
         def answered(proof: Proof, at: float) -> None:
             self.last_heard = at
@@ -341,10 +350,14 @@ class Uplink:
 
         def silent(at: float) -> None:
             self.spares.pop(socket, None)
+            if in_use and way == self.path:
+                self.silent(at)
 
         self._prober.start(
             self.handle, way, now, answered, lost=silent, ladder=ladder, purpose="standby"
         )
+        if in_use:  # a tunnel goes another way than its coordinator is spoken to
+            self._suspect(way, now)
 
     def _way_on(self, socket: int) -> Path | None:
         """The way to this server on an own socket: to the endpoint in use, or to another one."""

@@ -9,6 +9,7 @@ import pytest
 from tests.sim.link import Shape
 from tests.sim.nat import PORT_RESTRICTED, SYMMETRIC
 from tests.sim.node import SimNode
+from tests.sim.story import Stage
 from tests.sim.test_soft_move import FAR, NEAR, check_all_arrived, two_links
 
 STEP = 0.010
@@ -147,6 +148,40 @@ def test_an_idle_node_finds_it_by_its_keep_alive() -> None:
     stage.run(110.0)
     assert laptop.core.common.counters["link_silent"] == 1
     assert stage.first_answer(desk, laptop) <= 0.300
+
+
+def test_the_coordinators_link_falls_silent_while_the_tunnel_goes_over_the_other_one() -> None:
+    """Data stays out, and all links are asked: what the coordinator's own does not answer counts.
+    A coordinator that looks for the node there cannot direct anybody to it."""
+    stage, laptop, desk = two_links(SYMMETRIC)
+    stage.domains["home.test"].rs.crash()
+    stage.stream(laptop, desk, 300, STEP)
+    stage.stream(desk, laptop, 300, STEP)
+    stage.run(5.0)
+    underlay, tunnel = laptop.core.underlay, laptop.core.tunnels.by_name(desk.name)
+    coordinator = laptop.core.registration.uplink
+    assert underlay.interface(tunnel.paths.primary.socket) == "wlan0"
+    assert underlay.interface(coordinator.path.socket) == "eth0"
+    assert laptop.core.common.counters["link_silent"] == 0  # the relay died, not the link
+    stage.stream(desk, laptop, 300, STEP)
+    stage.run(2.0)
+    fall_silent(laptop)
+    stage.run(4.0)
+    assert underlay.interface(coordinator.path.socket) == "wlan0"
+
+
+@pytest.mark.parametrize("shapes", [(NEAR, FAR), (FAR, NEAR)])
+@pytest.mark.parametrize("dead", [0, 1])
+def test_a_relay_that_died_says_nothing_of_the_link(dead: int, shapes: tuple[Shape, Shape]) -> None:
+    stage = Stage(keep_trace=False)
+    relays = [stage.domain().rs, stage.relay("rs2")]
+    laptop = stage.node("laptop", stage.place(PORT_RESTRICTED)[0], shape=shapes[0])
+    laptop.host.attach("wlan0", stage.place(PORT_RESTRICTED)[0], shapes[1], metric=600)
+    stage.all_up()
+    stage.run(200.0)
+    relays[dead].crash()
+    stage.run(300.0)
+    assert laptop.core.common.counters["link_silent"] == 0
 
 
 def test_both_links_well_and_one_way_flows_are_never_doubted() -> None:
