@@ -71,6 +71,12 @@ class Nodes:
     def register(self, node: Node, event: MessageReceived, request: m.Register, now: float) -> None:
         """Registration Request: take what the node says; answer once its address is durable."""
         common = self._common
+        if node.seq == 0 and event.path != node.primary:
+            # It moved while the handshake was under way, which ended where it began for us: a node
+            # that knows of no other place of its own announces none.
+            node.primary = event.path
+            common.engine.set_primary(event.handle, event.path)
+            self._know_source(node, event, now)
         reported = (*_observed(event.path), *request.candidates)
         node.candidates = decision.sift(_merge(reported), common.virtual)
         node.nat = request.nat

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from tests.model.history import History, Violation
-from tests.model.steps import Step
+from tests.model.steps import KINDS, Step
 
 TRIES = 400  # histories run for one shrinking
 
@@ -55,7 +55,7 @@ def _simpler(steps: list[Step], fails: Callable[[list[Step]], bool], left: list[
         for plain in (
             replace(steps[at], who="both"),
             replace(steps[at], settle=True, after=5.0),
-            replace(steps[at], value=0.0),
+            replace(steps[at], value=next(iter(KINDS[steps[at].what]), 0.0)),
         ):
             candidate = [*steps[:at], plain, *steps[at + 1 :]]
             if plain != steps[at] and left[0] > 0 and fails(candidate):
