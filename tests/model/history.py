@@ -25,6 +25,9 @@ RETURNED = 45.0  # a server that was away is called again after 30 s at the late
 ROUGH = 2.0  # a link that loses a fifth of what it carries needs more rungs
 UNAWARE = ("rebind", "silent", "eat", "heal", "idle", "sleep", "relay", "dc", "mtu")
 """After these a node that sends nothing cannot know that anything happened: both ends send."""
+REBOUND = 60.0
+"""So long after a rebinding both ends send: a direct path may carry on at once by the peer's evidence
+while servers still know the old mapping; whoever sends nothing then finds out by its keep-alive."""
 RELOCATES = ("move", "both", "back", "sleep", "sleep move", "rebind", "crash", "down up", "idle")
 CALM = 200.0  # seconds for what is under way to end: old sessions are kept for 180 s
 QUICK, SLOW = 0.1, 0.5  # seconds between pings
@@ -59,7 +62,7 @@ class History:
         self._read: dict[str, int] = {}
         self._answered: dict[str, int] = {}
         self._unaware = False
-        self._returned = -1e9
+        self._returned = self._rebound = -1e9
         self._begun = self.arena.clock.now
         if not self._settle("both", FIRST_CONTACT):
             self._fail("first contact", "no answer")
@@ -86,7 +89,8 @@ class History:
             return
         self.applied += 1
         self._note(step)
-        who = "both" if self._unaware else step.who
+        unaware = self._unaware or self.arena.clock.now < self._rebound + REBOUND
+        who = "both" if unaware else step.who
         way = self.oracle.way()
         if way and step.settle:
             prompt = sound and way == "relay" and step.what in PROMPTLY and self._sound()
@@ -115,6 +119,8 @@ class History:
         if step.what.endswith(("back", "restart")) and step.what != "back":
             self._returned = now
         self._unaware = self._unaware or step.what.startswith(UNAWARE)
+        if step.what == "rebind":
+            self._rebound = now
 
     def _sound(self) -> bool:
         """Whether all carries, and nothing is ill or was until just now."""
