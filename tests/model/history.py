@@ -197,8 +197,9 @@ class History:
         for server in (arena.dc, *arena.relays):
             if not server.serves:
                 arena.set_server(server, up=True)
+                self._returned = arena.clock.now
         self.oracle.disturbed = arena.clock.now
-        if not self._settle("both", BOUND["relay"] + RETURNED):
+        if not self._settle("both", self._limit("relay")):
             self._fail("unreached", f"in the end: {self._states()}")
             return
         if arena.third is not None and not self._third(arena.third):
@@ -213,12 +214,13 @@ class History:
                 self._fail("leak" if found[0].count(":") > 1 else "delivery", "; ".join(found))
 
     def _third(self, third: SimNode) -> bool:
-        """Whether both members reach the third node and hear from it."""
+        """Whether both members reach the third node and hear from it; it has no traffic that would
+        make it call servers which have only just returned."""
         return all(self._reaches(member.node, third) for member in self.arena.members)
 
     def _reaches(self, node: SimNode, third: SimNode) -> bool:
         begun = self.arena.clock.now
-        for _ in range(int(BOUND["relay"])):
+        for _ in range(int(self._limit("relay"))):
             self._numbers += 1
             node.inner.ping(third.address, self._numbers)
             if self.arena.clock.run(1.0, lambda: self._heard_from(node, third, begun)):
