@@ -26,8 +26,9 @@ ROUGH = 2.0  # a link that loses a fifth of what it carries needs more rungs
 UNAWARE = ("rebind", "silent", "eat", "heal", "idle", "sleep", "relay", "dc", "mtu")
 """After these a node that sends nothing cannot know that anything happened: both ends send."""
 REBOUND = 60.0
-"""So long after a rebinding both ends send: a direct path may carry on at once by the peer's evidence
-while servers still know the old mapping; whoever sends nothing then finds out by its keep-alive."""
+"""So long after a rebinding both ends send: a direct path may carry on at once by the peer's
+evidence while servers still know the old mapping; whoever sends nothing then finds out by its
+keep-alive."""
 RELOCATES = ("move", "both", "back", "sleep", "sleep move", "rebind", "crash", "down up", "idle")
 CALM = 200.0  # seconds for what is under way to end: old sessions are kept for 180 s
 QUICK, SLOW = 0.1, 0.5  # seconds between pings

@@ -16,8 +16,8 @@ from tests.model.steps import Step
 
 CHUNKS = [(101001 + 1000 * number, 1000) for number in range(17)]
 CHUNKS += [(3002000, 1000), (2007000, 200)]
-"""Seed and least number of transitions; 20,000 in all and more. In 3002000 a tunnel falls idle at an
-instant at which a difference of floats rounds: its timer was set again for ever. In 2007000 the
+"""Seed and least number of transitions; 20,000 in all and more. In 3002000 a tunnel falls idle at
+an instant at which a difference of floats rounds: its timer was set again for ever. In 2007000 the
 servers listen for TLS and a third node is there. Seeds that fail are in open.json, not here."""
 
 
