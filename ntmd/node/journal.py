@@ -18,7 +18,7 @@ from ntmd.node.tunnels import Tunnel
 from ntmd.proto.messages import MoveReport
 from ntmd.proto.plane import TunnelActivity
 
-ENTRIES = 256
+ENTRIES = 128
 WATCHED = 5.0  # activity this long after a move belongs to it, seconds
 REPORT_WITHIN = 1.5  # the other end's report comes in this time or is not waited for, seconds
 BEFORE = 1.0  # a hole may have begun this long before the move was noticed, seconds

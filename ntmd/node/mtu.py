@@ -29,7 +29,7 @@ from ntmd.proto.timing import (
 from ntmd.proto.types import Path
 
 UDP_OVER_IP = {4: 28, 6: 48}
-PATHS_KEPT = 1024
+PATHS_KEPT = 512
 DEAF_MOST = 5  # the pause before a deaf path is asked again doubles up to 2 to this, times a second
 
 
@@ -76,11 +76,15 @@ class MtuSearch:
             self._ask(tunnel, path, (0, known), now, self._checked)
 
     def _search_of(self, path: Path) -> _Search:
-        search = self._searches.pop(path, None) or _Search()
-        while len(self._searches) >= PATHS_KEPT:
-            old = next(iter(self._searches))
-            del self._searches[old]
-            self._underlay.mtus.pop(old, None)
+        search = self._searches.pop(path, None)
+        if search is None:
+            search = _Search()
+            gone = [p for p in self._searches if not self._underlay.is_open(p.socket)]
+            most = max(0, len(self._searches) - len(gone) - PATHS_KEPT + 1)
+            gone += list(self._searches)[:most]
+            for old in dict.fromkeys(gone):
+                del self._searches[old]
+                self._underlay.mtus.pop(old, None)
         self._searches[path] = search
         return search
 
