@@ -37,6 +37,7 @@ from ntmd.proto.types import Endpoint, Role, path_id
 
 RETRY = 5.0  # after a refusal without a hint, seconds
 DNS_HOST = 0x53
+CHECK_PAUSE = 2.0  # all mappings are looked at once in this time, however many peers are silent
 CHECKED_LATELY = 10.0  # how long after a look at all mappings news of one is urgent, seconds
 
 
@@ -165,8 +166,13 @@ class Registration:
 
     def check_all(self, now: float) -> None:
         """A peer does not answer: do we still appear where the coordinator tells it that we are?"""
-        uplink, self._checked = self.uplink, now
+        if now - self._checked >= CHECK_PAUSE:
+            self._checked = now
+            self._look_at_mappings(now)
         self.seen(now)
+
+    def _look_at_mappings(self, now: float) -> None:
+        uplink = self.uplink
         uplink.challenge(now, lambda *_: None)
         for socket in self._underlay.usable():
             if uplink.path is not None and socket.number != uplink.path.socket:
