@@ -20,7 +20,7 @@ from ntmd.proto.messages import NatView, Probe
 from ntmd.proto.types import Endpoint, NatFiltering, NatMapping, Path
 
 TEST_LADDER = (0.05, 0.1, 0.2, 0.4)
-RUNS = 3  # of the tests in a row, at most, when the mapping does not stay the same during one
+RUNS = 3  # of the tests in a row, at most: answers may be lost, or a mapping change during one
 TEST_AFTER = 0.2  # the tests wait for calls that are under way, seconds
 
 
@@ -128,8 +128,11 @@ class NatTests:
         if handle is None or main is None or not self._underlay.is_open(socket.number):
             return
         facts = self._facts(socket.number)
-        facts.observed, facts.reached, facts.torn = {}, [], False
+        again = facts.runs > 0  # only mapping: the other endpoints were sent to by now
+        facts.observed, facts.torn = {}, False
         facts.runs += 1
+        if not again:
+            facts.reached = []
         self._prober.start(
             handle, main, now, self._mapped(socket), ladder=TEST_LADDER, purpose="nat"
         )
@@ -137,7 +140,8 @@ class NatTests:
         for place, endpoint in enumerate(self.endpoints, 1):
             if endpoint.family == socket.network.family and endpoint not in self._uplink.endpoints:
                 asked.append(endpoint)
-                self._ask_from(handle, main, place, facts, now)
+                if not again:
+                    self._ask_from(handle, main, place, facts, now)
         wait = now + sum(TEST_LADDER) + 0.3
         self._common.timers.set(
             ("nat", socket.number), wait, lambda at: self._mapping(socket, main, asked, at)
@@ -189,12 +193,14 @@ class NatTests:
         facts = self.facts.get(socket.number)
         if facts is None or socket.local is None:
             return
-        if facts.torn and facts.runs < RUNS:
+        local = Endpoint(socket.network.address, socket.local.port)
+        found = classify_mapping(local, facts.observed)
+        asked = any(e.family == socket.network.family for e in self.endpoints)
+        open_question = facts.torn or (found is NatMapping.UNKNOWN and asked)
+        if open_question and facts.runs < RUNS:
             self._filtering(socket, now)
             return
-        facts.runs = 0
-        local = Endpoint(socket.network.address, socket.local.port)
-        facts.mapping = classify_mapping(local, facts.observed)
+        facts.runs, facts.mapping = 0, found
         if facts.mapping is NatMapping.NONE and facts.reached:
             facts.filtering = NatFiltering.NONE
         mapping, filtering = MAPPINGS.index(facts.mapping), FILTERINGS.index(facts.filtering)

@@ -114,6 +114,7 @@ def test_every_pair_of_kinds(town: Town) -> None:
 
     wait_for(lambda: ways() == wanted, 10, 0.2)
     for kind, node in [*first.items(), *second.items()]:
+        wait_for(lambda: node.look()["underlay"][0]["mapping"] != "unknown", 10)  # noqa: B023
         (underlay,) = node.status()["underlay"]
         assert underlay["mapping"] == BEHAVIOUR[kind][0], (kind, underlay)
 
