@@ -18,6 +18,7 @@ from ntmd.platform.linux.forward import Forwarder
 from ntmd.platform.linux.names import StubResolver
 from ntmd.proto.types import Endpoint, parse_address
 from ntmd.runtime.udp import UdpPort
+from tests.unit.ports import free_port
 
 ADDRESS = parse_address("fd5e:1:2:3::7")
 
@@ -27,7 +28,7 @@ class Lab:
 
     def __init__(self) -> None:
         self.asked: list[NameAsked] = []
-        self.stub = StubResolver("127.0.0.1", self.asked.append, port=0)
+        self.stub = StubResolver("127.0.0.1", self.asked.append, port=free_port())
         self.upstream_saw: list[bytes] = []
         self.upstream = UdpPort(1, "127.0.0.1", 0, self._upstream)
         self.replies: asyncio.Queue[bytes] = asyncio.Queue()
