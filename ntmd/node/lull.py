@@ -79,10 +79,8 @@ class Lull:
         self._arm(tunnel, now + PATH_CHECK)
         if now - self._asked >= PATH_CHECK and self._links.others(primary.socket):
             self._asked = now
-            self._question(tunnel, primary.socket, now)
-
-    def _question(self, tunnel: Tunnel, socket: int, now: float) -> None:
-        self._ask(socket, now, lambda _, at: self._answered(tunnel, socket, now, at))
+            socket = primary.socket
+            self._ask(socket, now, lambda _, at: self._answered(tunnel, socket, now, at))
 
     def _answered(self, tunnel: Tunnel, socket: int, since: float, now: float) -> None:
         """Another link answers: is this one silent, or were the questions on it lost?"""

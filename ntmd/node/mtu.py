@@ -79,14 +79,16 @@ class MtuSearch:
         search = self._searches.pop(path, None)
         if search is None:
             search = _Search()
-            gone = [p for p in self._searches if not self._underlay.is_open(p.socket)]
-            most = max(0, len(self._searches) - len(gone) - PATHS_KEPT + 1)
-            gone += list(self._searches)[:most]
-            for old in dict.fromkeys(gone):
-                del self._searches[old]
-                self._underlay.mtus.pop(old, None)
+            for old in [p for p in self._searches if not self._underlay.is_open(p.socket)]:
+                self._forget(old)
+            while len(self._searches) >= PATHS_KEPT:
+                self._forget(next(iter(self._searches)))
         self._searches[path] = search
         return search
+
+    def _forget(self, path: Path) -> None:
+        del self._searches[path]
+        self._underlay.mtus.pop(path, None)
 
     def _ceiling(self, path: Path) -> int:
         socket = self._underlay.find(path.socket)

@@ -184,7 +184,11 @@ class NatTests:
                 return
             seen = facts.observed.setdefault(proof.path.remote, proof.answer.observed)
             facts.torn = facts.torn or seen != proof.answer.observed
-            if proof.path.remote in self._uplink.endpoints:
+            current = self._uplink.path
+            elsewhere = current is not None and current.socket == socket.number
+            if proof.path == current or (
+                not elsewhere and proof.path.remote in self._uplink.endpoints
+            ):
                 self._uplink.saw(socket.number, proof.answer.observed, now)
 
         return won

@@ -120,9 +120,7 @@ class Parts:
         """What answers names and follows peers' moves."""
         common = self.common
         self.names = Names(common, self.tunnels, self.calls.want_name)
-        self.calls.wire(
-            self.directions, self.names, self.steering, lambda now: self.registration.check_all(now)
-        )
+        self.calls.wire(self.directions, self.names, self.steering, self.registration.check_all)
         self.drain = Drain(
             common,
             self.prober,

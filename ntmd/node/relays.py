@@ -36,6 +36,7 @@ from ntmd.proto.types import Path, Peer, Role, path_id
 
 HOME_RELAYS = 2
 RETRY = 2.0  # a leg refused for the moment is asked for again this much later, seconds
+PEERS_TRIED = 8  # known peers whose relays are all called when none answers
 RENEW_PAUSE = 0.5  # many tunnels may doubt at once: the relay is told this often, seconds
 QUICKER = 0.020  # another home relay is chosen only if it is this much nearer, seconds
 
@@ -208,7 +209,8 @@ class Relays:
         for leg in relay.legs.values():
             self._leg_changed(leg.peer, now)
         if not any(each.uplink.up for each in self.by_name.values()):
-            for known in self._common.memory.peers.values():  # they may be at other relays
+            lately = sorted(self._common.memory.peers.values(), key=lambda each: -each.active_ms)
+            for known in lately[:PEERS_TRIED]:  # they may be at other relays
                 self.want(known.grants, Peer(Role.NODE, known.name, known.key), now)
 
     def _announce(self, name: str, now: float) -> None:

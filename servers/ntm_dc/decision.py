@@ -62,7 +62,7 @@ class Decision:
     """What to tell both ends. ``caller_candidates`` are what the *called* end is told.
 
     ``called_starts``: only a datagram of the called end can open the way, so it sends a Tunnel
-    Request too. ``why`` is one constant for logs.
+    Request too. ``why`` is one constant for logs; ``relay``: one serves.
     """
 
     way: Way
@@ -70,15 +70,16 @@ class Decision:
     why: str
     caller_candidates: tuple[CandidateField, ...]
     called_candidates: tuple[CandidateField, ...]
+    relay: bool
 
     @property
     def relay_alone(self) -> bool:
         """Whether neither end is to try a direct way beside the relay."""
-        return self.way is Way.RELAY and self.why != UNTOLD
+        return self.relay and self.way is Way.RELAY and self.why != UNTOLD
 
 
 def decide(caller: Side, called: Side, *, relay: bool) -> Decision:
-    """How they meet; ``relay``: a relay leg is granted, over which the first datagram flows.
+    """How they meet; ``relay``: a leg is granted at one that serves, for the first datagram.
 
     With a relay leg the called end need not start: the session over the leg tells both ends their
     true sources, and probes inside it open what can be opened.
@@ -88,7 +89,7 @@ def decide(caller: Side, called: Side, *, relay: bool) -> Decision:
     way, called_starts, why = _best(caller, called, near)
     if way is Way.RELAY and not relay:
         called_starts = True  # hopeless by the book; without a relay it is still the only chance
-    return Decision(way, called_starts and not relay, why, to_called, to_caller)
+    return Decision(way, called_starts and not relay, why, to_called, to_caller, relay)
 
 
 def sift(

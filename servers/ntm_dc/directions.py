@@ -162,7 +162,8 @@ class Directions:
         caller = direction.caller
         chosen = self._relays.for_pair(caller, called, now)
         grants = self._grants(chosen, caller.key, called.key, now)
-        decision = decide(_side(caller), _side(called), relay=bool(grants))
+        serves = any(relay.until > now for relay in chosen)  # others are only worth a try
+        decision = decide(_side(caller), _side(called), relay=serves)
         shared = self._share(direction, caller.key, called.key)
         to_called = self.route(
             caller, decision.caller_candidates, shared, grants, decision, decision.called_starts
@@ -202,7 +203,7 @@ class Directions:
             shared.secret,
             grants,
             start,
-            decision.relay_alone and bool(grants),
+            decision.relay_alone,
             node.home_relay,
         )
 
@@ -377,7 +378,7 @@ def _route_abroad(
         shared.secret,
         grants,
         True,
-        decision.relay_alone and bool(grants),
+        decision.relay_alone,
         info.home_relay,
     )
 

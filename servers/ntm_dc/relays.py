@@ -116,25 +116,27 @@ class Relays:
                 relay.until = min(relay.until, now)
 
     def live(self, now: float) -> list[Relay]:
-        """Relays that serve, the least busy first; one that drains only if there is no other.
+        """Relays that serve, the least busy first; one that drains only if there is no other."""
+        return self._since(now)
 
-        If none is heard of, those that were until lately: a relay serves without its coordinator,
-        which may be the one that is cut off, and nodes find out which answers.
-        """
-        known = self._by_name.values()
-        up = [relay for relay in known if relay.until > now]
-        up = up or [relay for relay in known if relay.until > now - LATELY]
+    def offered(self, now: float) -> list[Relay]:
+        """Those that serve; if none is heard of, those that did until lately: a relay serves
+        without its coordinator, which may be the one that is cut off; nodes find out."""
+        return self.live(now) or self._since(now - LATELY)
+
+    def _since(self, then: float) -> list[Relay]:
+        up = [relay for relay in self._by_name.values() if relay.until > then]
         staying = [relay for relay in up if not relay.draining]
         return sorted(staying or up, key=lambda each: (each.load_ms, each.leaf.name))
 
     def shown(self, home: str, now: float) -> tuple[m.RelayInfo, ...]:
         """What a node is told at registration: its home relay first if it serves."""
-        ordered = sorted(self.live(now), key=lambda each: each.leaf.name != home)
+        ordered = sorted(self.offered(now), key=lambda each: each.leaf.name != home)
         return tuple(relay.info for relay in ordered[:SHOWN])
 
     def home(self, wanted: str, now: float) -> Relay | None:
         """The relay of a node: the one it keeps alive, else the least busy one."""
-        up = self.live(now)
+        up = self.offered(now)
         for relay in up:
             if relay.leaf.name == wanted:
                 return relay
@@ -149,10 +151,11 @@ class Relays:
         return [relay for relay in chosen if relay is not None][:PAIR]
 
     def for_one(self, node: Node, now: float) -> list[Relay]:
-        """Where one of our nodes gets legs with a stranger: its home and the next nearest."""
+        """Where one of our nodes gets legs with a stranger: its home and the next nearest of those
+        that serve, for the stranger's coordinator counts on them."""
         home = self.home(node.home_relay, now)
         chosen = dict.fromkeys((home, *self._nearest((node,), now)))
-        return [relay for relay in chosen if relay is not None][:ABROAD]
+        return [relay for relay in chosen if relay is not None and relay.until > now][:ABROAD]
 
     def best_at(self, node: Node, chosen: list[Relay]) -> str:
         """The relay at which ``node`` is to be sent to: of the ``chosen`` (nearest first) the
@@ -168,7 +171,7 @@ class Relays:
             rtts = sum(node.relay_rtts.get(name, unknown) for node in nodes)
             return rtts + relay.load_ms, name
 
-        return sorted(self.live(now), key=cost)
+        return sorted(self.offered(now), key=cost)
 
     def grant(self, relay: Relay, one: bytes, two: bytes, now: float) -> m.RelayGrant:
         """A grant for the pair of node keys ``one`` and ``two``, signed by our dc-sign key."""

@@ -263,13 +263,17 @@ class Stage:
         }
 
 
-def met_behind(kind: NatKind, seed: int = 1) -> tuple[Stage, SimNode, SimNode]:
-    """A laptop and a desk, each behind a NAT of this kind, that have just met."""
+def met_behind(
+    kind: NatKind, seed: int = 1, *, after: float = 0.0
+) -> tuple[Stage, SimNode, SimNode]:
+    """A laptop and a desk, each behind a NAT of this kind, that have just met: ``after`` so many
+    seconds of being up, in which both NATs are measured."""
     stage = Stage(seed)
     stage.domain()
     laptop = stage.node("laptop", stage.world.home(kind))
     desk = stage.node("desk", stage.world.home(kind))
     stage.all_up()
+    stage.run(after)
     stage.first_answer(laptop, desk)
     return stage, laptop, desk
 

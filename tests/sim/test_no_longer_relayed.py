@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.sim.nat import FULL_CONE, PORT_RESTRICTED, SYMMETRIC, NatKind
-from tests.sim.node import SimNode
-from tests.sim.story import NODE_LINK, Stage
+from tests.sim.story import NODE_LINK, Stage, met_behind
 from tests.sim.test_move import move
 
 DESK = "desk.home.test"
@@ -15,27 +14,13 @@ LATE = 0.4  # from the new network to the instant at which its NAT64 is found, s
 PATIENCE = 3.0  # from the new network to a direct path in both directions, seconds
 
 
-def relayed(laptop_at: NatKind | str, desk_at: NatKind | str) -> tuple[Stage, SimNode, SimNode]:
-    """Two nodes whose coordinator knew, when they met, that no direct way can be expected."""
-    stage = Stage(3)
-    stage.domain()
-    nodes = []
-    for label, at in (("laptop", laptop_at), ("desk", desk_at)):
-        network, families = stage.place(at)
-        nodes.append(stage.node(label, network, families=families))
-    stage.all_up()
-    stage.run(MEASURED)
-    stage.first_answer(nodes[0], nodes[1])
-    stage.run(2.0)
-    assert stage.path_kind(nodes[0], nodes[1]) == "relay"
-    assert nodes[0].core.tunnels.all()[0].relay_only
-    return stage, nodes[0], nodes[1]
-
-
 @pytest.mark.parametrize("mover", [0, 1])
 @pytest.mark.parametrize("kind", ["public v4", FULL_CONE, PORT_RESTRICTED])
 def test_away_from_a_symmetric_nat(mover: int, kind: NatKind | str) -> None:
-    stage, one, two = relayed(SYMMETRIC, SYMMETRIC)
+    stage, one, two = met_behind(SYMMETRIC, 3, after=MEASURED)
+    stage.run(2.0)
+    assert stage.path_kind(one, two) == "relay"
+    assert one.core.tunnels.all()[0].relay_only
     move(stage, (one, two)[mover], kind)
     stage.run(PATIENCE)
     expected = "relay" if kind is PORT_RESTRICTED else "direct"
@@ -46,13 +31,7 @@ def test_away_from_a_symmetric_nat(mover: int, kind: NatKind | str) -> None:
 def test_a_nat64_that_is_found_late(asked: float) -> None:
     """Into a network of IPv6 alone, while the desk has IPv4 alone: until the NAT64 is found, the
     coordinator sees no way but the relay, and says so if it is asked then."""
-    stage = Stage(3)
-    stage.domain()
-    laptop = stage.node("laptop", stage.world.home(PORT_RESTRICTED))
-    desk = stage.node("desk", stage.world.home(PORT_RESTRICTED))
-    stage.all_up()
-    stage.run(MEASURED)
-    stage.first_answer(laptop, desk)
+    stage, laptop, desk = met_behind(PORT_RESTRICTED, 3, after=MEASURED)
     stage.run(2.0)
     network = stage.world.home(None, v6=True)
     assert network.gateway is not None
@@ -65,3 +44,25 @@ def test_a_nat64_that_is_found_late(asked: float) -> None:
     laptop.resolve(DESK)  # an input, so that what was asked leaves
     stage.run(LATE + PATIENCE)
     assert (stage.path_kind(laptop, desk), stage.path_kind(desk, laptop)) == ("direct", "direct")
+
+
+@pytest.mark.parametrize(
+    ("caller_at", "called_at"), [("public v4", SYMMETRIC), (SYMMETRIC, "public v4")]
+)
+def test_a_relay_that_is_gone_for_good_holds_nobody_up(
+    caller_at: NatKind | str, called_at: NatKind | str
+) -> None:
+    """It is handed out for an hour in case that only the coordinator was cut off from it; but who
+    has to start is decided as if it were not there."""
+    stage = Stage(3)
+    domain = stage.domain()
+    nodes = []
+    for label, at in (("laptop", caller_at), ("desk", called_at)):
+        network, families = stage.place(at)
+        nodes.append(stage.node(label, network, families=families))
+    stage.all_up()
+    stage.run(5.0)
+    domain.rs.crash()
+    stage.run(200.0)
+    assert stage.first_answer(nodes[0], nodes[1], within=10.0) < 3.0
+    assert stage.path_kind(nodes[0], nodes[1]) == "direct"

@@ -11,7 +11,9 @@ import subprocess
 CLONE_NEWNET = 0x4000_0000
 APART = 32  # one server takes its port and a few of the next ones
 # Below the kernel's range of ephemeral ports: no outgoing connection is ever given one of these.
-_BASES = itertools.cycle(range(10_000, 32_000, APART))
+# Two processes begin at different ones, for those that share the host's network.
+_RANGE = range(10_000, 32_000, APART)
+_BASES = itertools.islice(itertools.cycle(_RANGE), os.getpid() % len(_RANGE), None)
 
 
 def network_of_its_own() -> None:
@@ -36,7 +38,8 @@ def free_port() -> int:
 def _free(port: int) -> bool:
     for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
         with socket.socket(socket.AF_INET, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if kind is socket.SOCK_STREAM:  # else a UDP port in use would look free
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from tests.unit.ports import CLONE_NEWNET
+
 CLONE_NEWNS = 0x0002_0000
-CLONE_NEWNET = 0x4000_0000
 
 Isolated = Callable[[Callable[[], Any]], Any]
 
