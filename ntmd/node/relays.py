@@ -31,7 +31,7 @@ from ntmd.proto.messages import (
     Status,
 )
 from ntmd.proto.records import parse_grant
-from ntmd.proto.timing import DOUBT_SECONDS, KEEPALIVE_FIRST
+from ntmd.proto.timing import DOUBT_SECONDS, KEEPALIVE_FIRST, LEGS_PER_NODE
 from ntmd.proto.types import Path, Peer, Role, path_id
 
 HOME_RELAYS = 2
@@ -239,8 +239,17 @@ class Relays:
 
     def _renumber(self, name: str, legs: tuple[tuple[int, int], ...], now: float) -> None:
         fresh = dict(legs)
-        relay = self.by_name[name]
+        relay, known = self.by_name[name], fresh.values()
         for leg in relay.legs.values():
+            if (
+                leg.leg
+                and leg.leg not in fresh
+                and leg.leg not in known
+                and len(legs) < LEGS_PER_NODE
+            ):
+                self._open(
+                    relay, leg, now
+                )  # an answer before this one was lost, and a number in it
             if leg.leg in fresh:
                 leg.leg = fresh[leg.leg]
                 leg.reset_token = b""  # that of a fresh id is told by LegOpened only
