@@ -3,7 +3,7 @@
 Filtering first, while nothing was sent to the other endpoints yet: the coordinator is asked to
 answer a probe from another of its endpoints. Then mapping: the same socket probes those endpoints
 and compares the sources that they observed. A NAT that lost its mapping between the two would look
-like one that maps by destination, so the first endpoint is asked once more.
+like one that maps by destination, so the first endpoint is asked once more with the others.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ntmd.proto.messages import NatView, Probe
 from ntmd.proto.types import Endpoint, NatFiltering, NatMapping, Path
 
 TEST_LADDER = (0.05, 0.1, 0.2, 0.4)
-RUNS = 3  # of the tests in a row, at most: answers may be lost, or a mapping change during one
+RUNS = 3  # of the tests in a row, at most: answers may be lost
 TEST_AFTER = 0.2  # the tests wait for calls that are under way, seconds
 
 
@@ -31,8 +31,7 @@ class NatFacts:
     mapping: NatMapping = NatMapping.UNKNOWN
     filtering: NatFiltering = NatFiltering.UNKNOWN
     observed: dict[Endpoint, Endpoint] = field(default_factory=dict)
-    torn: bool = False  # one endpoint saw two sources: the NAT forgot its mapping meanwhile
-    runs: int = 0  # of the tests, until one was whole
+    runs: int = 0  # of the tests, until one told something
     reached: list[Endpoint] = field(default_factory=list)
 
 
@@ -129,7 +128,7 @@ class NatTests:
             return
         facts = self._facts(socket.number)
         again = facts.runs > 0  # only mapping: the other endpoints were sent to by now
-        facts.observed, facts.torn = {}, False
+        facts.observed = {}
         facts.runs += 1
         if not again:
             facts.reached = []
@@ -164,7 +163,7 @@ class NatTests:
             return
         facts.filtering = classify_filtering(main.remote, asked, facts.reached)
         for endpoint in self.endpoints:
-            if endpoint.family == socket.network.family:  # the main one once more: see `torn`
+            if endpoint.family == socket.network.family:  # the main one once more
                 self._prober.start(
                     handle,
                     Path(socket.number, endpoint),
@@ -182,8 +181,7 @@ class NatTests:
             facts = self.facts.get(socket.number)
             if facts is None or proof.answer.observed is None:
                 return
-            seen = facts.observed.setdefault(proof.path.remote, proof.answer.observed)
-            facts.torn = facts.torn or seen != proof.answer.observed
+            facts.observed[proof.path.remote] = proof.answer.observed
             current = self._uplink.path
             elsewhere = current is not None and current.socket == socket.number
             if proof.path == current or (
@@ -200,8 +198,7 @@ class NatTests:
         local = Endpoint(socket.network.address, socket.local.port)
         found = classify_mapping(local, facts.observed)
         asked = any(e.family == socket.network.family for e in self.endpoints)
-        open_question = facts.torn or (found is NatMapping.UNKNOWN and asked)
-        if open_question and facts.runs < RUNS:
+        if found is NatMapping.UNKNOWN and asked and facts.runs < RUNS:
             self._filtering(socket, now)
             return
         facts.runs, facts.mapping = 0, found

@@ -66,3 +66,22 @@ def test_a_relay_that_is_gone_for_good_holds_nobody_up(
     stage.run(200.0)
     assert stage.first_answer(nodes[0], nodes[1], within=10.0) < 3.0
     assert stage.path_kind(nodes[0], nodes[1]) == "direct"
+
+
+def test_a_coordinator_that_was_cut_off_still_names_relays() -> None:
+    """Its relays have not come back to it yet, and may not before eight seconds."""
+    stage = Stage(3)
+    domain = stage.domain()
+    six = stage.node("six", stage.world.home(None, v6=True), families=(6,))
+    four = stage.node("four", stage.world.internet, families=(4,))
+    stage.all_up()
+    stage.run(MEASURED)
+    (eth,) = domain.dc.host.interfaces.values()
+    eth.up.up = eth.down.up = False
+    stage.run(405.0)
+    eth.up.up = eth.down.up = True
+    assert stage.first_answer(six, four, within=20.0) < 4.0
+    relays, now = domain.dc.core.relays, domain.dc.host.now
+    assert not relays.live(now), "they had been back already"
+    stage.run(10.0)
+    assert relays.live(domain.dc.host.now)

@@ -289,3 +289,14 @@ def test_a_stream_that_stalls_while_a_tunnel_wakes_heals_when_it_goes_on(
     heard = [at for at in ends[0].inner.times("echo").values() if at > begun]
     assert heard
     assert min(heard) - begun <= BYTES_GO_ON + 1.0
+
+
+def test_connections_that_were_refused_do_not_hold_up_who_waits_now() -> None:
+    """The coordinator was dead for ten minutes: the pause has grown to half a minute meanwhile."""
+    stage, laptop, desk, _ = blocked_pair(4)
+    stage.run(5.0)
+    dc = stage.domains["home.test"].dc
+    dc.crash()
+    stage.run(604.0)
+    dc.start()
+    assert stage.first_answer(laptop, desk, within=40.0) < 10.0
