@@ -1,6 +1,6 @@
 """A coordinator comes back after hours, or after minutes: its nodes do not storm it.
 
-The same with more nodes: ``python -m tests.sim.storm --nodes 2500 --hours 1.1``.
+The same with more nodes: ``python -m tests.sim.storm --nodes 10000 --hours 0.3 --stale``.
 """
 
 from __future__ import annotations
@@ -27,6 +27,13 @@ def test_after_long_silence_the_nodes_call_one_by_one(relay: bool) -> None:
     assert found.renewals_away <= 3  # they started within a second, and retried each hour since
     assert found.renewals <= 3
     assert found.renewed_s <= 1.5 * 3600 + 10.0
+
+
+def test_a_coordinator_with_stale_notes_is_found_by_its_nodes_as_after_hours() -> None:
+    found = storm(NODES, 2000.0, stale=True)
+    assert 1 <= found.initiations <= NODES // 6
+    assert found.half_s > 30.0
+    assert found.all_s <= 160.0 + 10.0
 
 
 def test_after_minutes_the_coordinator_calls_its_nodes_itself() -> None:
