@@ -22,6 +22,7 @@ from ntmd.proto.types import Endpoint
 
 Convert = Callable[[Any], Any]
 T = TypeVar("T")
+ENDPOINTS = 128  # whose text form is remembered, each 0.4 kB
 
 
 class UnknownTag(ProtocolError):
@@ -85,8 +86,8 @@ def decode_payload(data: bytes, kind: type[T]) -> T:
 
 
 # The same few endpoints come and go all the time, and their text form is the slow part.
-_unpack_endpoint = lru_cache(1024)(Endpoint.unpack)
-_pack_endpoint = lru_cache(1024)(Endpoint.pack)
+_unpack_endpoint = lru_cache(ENDPOINTS)(Endpoint.unpack)
+_pack_endpoint = lru_cache(ENDPOINTS)(Endpoint.pack)
 
 
 def _bad(what: str) -> ProtocolError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import timeit
+import tracemalloc
 import types
 import typing
 from dataclasses import fields, is_dataclass
@@ -16,6 +17,7 @@ from ntmd.proto import codec, msgpack
 from ntmd.proto.errors import ProtocolError
 from ntmd.proto.fields import Range, Size
 from ntmd.proto.messages import (
+    Answer,
     AnswerPayload,
     CallPayload,
     Done,
@@ -175,3 +177,17 @@ def test_decoding_is_quick() -> None:
     data = codec.encode(message)
     best = min(timeit.repeat(lambda: codec.decode(data), number=200, repeat=5)) / 200
     assert best < 1e-3
+
+
+def test_endpoints_that_never_come_again_are_not_kept() -> None:
+    """A peer that moves for ever shows ever new ones: half a MiB for 5,000 was too much."""
+    tracemalloc.start()
+    try:
+        for number in range(5000):
+            seen = Endpoint(f"10.0.{number >> 8}.{number & 255}", 1024 + number)
+            answer = Answer(number, seen)
+            assert codec.decode(codec.encode(answer)) == answer
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 200_000
