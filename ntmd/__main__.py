@@ -19,7 +19,7 @@ from ntmd.nodefiles import NodeFiles
 from ntmd.progress import Progress
 from ntmd.runtime.complaints import Complaint, Exit
 from ntmd.runtime.journal import journal, start_logging
-from ntmd.slim import slim
+from ntmd.slim import begun, slim
 
 LEVELS = {-1: "warning", 0: "info", 1: "debug"}
 RESTARTS_MAX = 5  # restarts after a dead plane, each within a minute of the one before
@@ -156,6 +156,7 @@ def _serve(invocation: Invocation, files: NodeFiles, progress: Progress) -> None
     from ntmd.membership import Membership
 
     daemon = Daemon(invocation.settings, files, Membership.read(files), progress)
+    begun()
     try:
         asyncio.run(daemon.run())
     except PlaneDied:
