@@ -57,6 +57,9 @@ class Clients:
         self._legs_per_node = legs_per_node
         self._by_handle: dict[int, Client] = {}
         self._holders: dict[bytes, Holder] = {}
+        # What a sweep looks at; never at all nodes, of which there may be tens of thousands.
+        self._unproved: dict[int, Client] = {}  # their primary source was not validated yet
+        self._lingering: dict[bytes, Holder] = {}  # their session ended, their legs wait
 
     def __len__(self) -> int:
         return len(self._by_handle)
@@ -72,6 +75,9 @@ class Clients:
             self._table.suspend(holder, now + timing.LEG_LINGER)
             holder.sources.clear()
             holder.primary = holder.also = None
+            if client is not None:
+                client.holder.sessions -= 1
+            holder.sessions += 1
             client = Client(event.handle, event.remote.leaf.name, holder)
             self._by_handle[event.handle] = client
             self._set_primary(client, event.path, 0, 0, now)
@@ -81,27 +87,34 @@ class Clients:
         client = self._by_handle.pop(handle, None)
         if client is None:
             return
-        if any(other.holder is client.holder for other in self._by_handle.values()):
+        self._unproved.pop(handle, None)
+        client.holder.sessions -= 1
+        if client.holder.sessions:
             return
         client.holder.sources.clear()
         client.holder.primary = client.holder.also = None
         self._table.suspend(client.holder, now + timing.LEG_LINGER)
-        if not client.holder.legs:
+        if client.holder.legs:
+            self._lingering[client.holder.key_hash] = client.holder
+        else:
+            self._lingering.pop(client.holder.key_hash, None)
             self._holders.pop(client.holder.key_hash, None)
 
     def sweep(self, now: float) -> None:
         """Forget legs that ran out, and holders without legs or session."""
         for index in self._table.sweep(now):
             self._engine.free_index(index, now)
-        for client in self._by_handle.values():
+        for handle, client in list(self._unproved.items()):
             primary = client.holder.primary
-            waits = primary is not None and not primary.validated and primary.nonce
-            if primary is not None and waits and now - primary.used < timing.OLD_LEG:
+            if primary is None or primary.validated:
+                del self._unproved[handle]
+            elif now - primary.used < timing.OLD_LEG:
                 self._challenge(client, primary, now)
-        live = {id(client.holder) for client in self._by_handle.values()}
-        for key_hash, holder in list(self._holders.items()):
-            if not holder.legs and id(holder) not in live:
-                del self._holders[key_hash]
+        for key_hash, holder in list(self._lingering.items()):
+            if holder.sessions or not holder.legs:
+                del self._lingering[key_hash]
+                if not holder.sessions:
+                    del self._holders[key_hash]
 
     def heard(self, event: MessageReceived, size: int, now: float) -> None:
         """A control frame came by some path: know the source, challenge it until it answers.
@@ -235,6 +248,7 @@ class Clients:
         client.seq = seq
         self._engine.set_primary(client.handle, Path(path.socket, path.remote))
         if not source.validated:
+            self._unproved[client.handle] = client
             self._challenge(client, source, now)
         return before is not source
 

@@ -62,7 +62,8 @@ class Source:
 
 @dataclass(slots=True, eq=False)
 class Holder:
-    """A node as the table sees it: its sources, the primary one, and its legs by grant id."""
+    """A node as the table sees it: its sources, the primary one, its legs by grant id, and how many
+    sessions it has."""
 
     key_hash: bytes
     sources: dict[tuple[int, Endpoint], Source] = field(default_factory=dict)
@@ -70,6 +71,7 @@ class Holder:
     also: Source | None = None
     also_until: float = 0.0
     legs: dict[bytes, Leg] = field(default_factory=dict)
+    sessions: int = 0
 
     def source(self, socket: int, remote: Endpoint, path_id: int, now: float) -> Source:
         """The source of that place, new (not validated) if need be; the oldest spare one leaves."""
