@@ -193,6 +193,7 @@ class Calls:
         elif isinstance(state, Calling | Waking):
             self.call(tunnel, now)
         elif isinstance(state, Awaiting):
+            self.directions.wanted(now)
             if caller:
                 self.directions.open_nat(tunnel, now)
             wait = PATIENCE if caller else HANDSHAKE_LIFETIME
