@@ -82,9 +82,11 @@ class Doubt:
         self._relays, self._tunnels, self._steering = relays, tunnels, steering
         self._links, self._server, self._coordinator = links, server, coordinator
         self._watched: dict[int, _Watch] = {}
-        self._lull = Lull(
-            common, links, prober, server, self._ask_server, lambda t: self._watch(t).loss
-        )
+        self._lull = Lull(common, links, prober, server, self._ask_server, self.loss)
+
+    def loss(self, tunnel: Tunnel) -> float:
+        """The share of its datagrams that gets lost, the worse of the two directions, 0 to 1."""
+        return self._watch(tunnel).loss
 
     def _watch(self, tunnel: Tunnel) -> _Watch:
         return self._watched.setdefault(tunnel.number, _Watch())
@@ -216,12 +218,14 @@ class Doubt:
         if primary.relayed:
             for way in spares[:1]:
                 self._relays.duplicate(way, now)
-        for path in (primary, *self._others(tunnel, primary, spares)):
+        for path in (primary, *self.others(tunnel, primary)):
             self.ask(tunnel, path, now)
         self._ask_server(primary.socket, now, watch.links.__setitem__)
         self._tick(tunnel, now)
 
-    def _others(self, tunnel: Tunnel, primary: Path, spares: list[Path]) -> list[Path]:
+    def others(self, tunnel: Tunnel, primary: Path) -> list[Path]:
+        """Ways to the peer beside the one in use: over spare links, relay legs, direct."""
+        spares = self._relays.spare_ways(tunnel.peer.key, tunnel.home_relay, primary.socket)
         legs = self._relays.ways_to(tunnel.peer.key, tunnel.home_relay)
         direct = [p for p in tunnel.paths.proven if self._underlay.is_open(p.socket)]
         ways = [*spares[:2], *(leg for _, leg in legs[:2]), *direct]
@@ -298,7 +302,7 @@ class Doubt:
             self._relays.renew(name, now)  # also where it carries: our mapping there may be new
         for way in spares[:1]:
             self._relays.duplicate(way, now)
-        others = [*watch.answered, *self._others(tunnel, primary, spares)]
+        others = [*watch.answered, *self.others(tunnel, primary)]
         if others:
             self._tunnels.switch(tunnel, (primary, others[0]))
         self._common.timers.set(

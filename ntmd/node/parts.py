@@ -9,6 +9,7 @@ from ntmd.node.common import Common
 from ntmd.node.direction import Directions
 from ntmd.node.doubt import Doubt
 from ntmd.node.drain import Drain
+from ntmd.node.fading import Fading
 from ntmd.node.follow import Follow
 from ntmd.node.journal import Journal
 from ntmd.node.keepalive import KeepAlive
@@ -175,6 +176,15 @@ class Parts:
             self.links,
             self.shift.server,
             self.registration.uplink,
+        )
+        self.steering.fading = Fading(
+            common,
+            self.underlay,
+            self.prober,
+            self.shift,
+            self.doubts.loss,
+            self.doubts.others,
+            self.steering.key,
         )
         self.keepalive.uneasy = self.registration.uplink.uneasy = self.links.uneasy
         self.keepalive.spares = self.shift.keep_warm

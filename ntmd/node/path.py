@@ -62,6 +62,7 @@ class PathBook:
     tried: dict[Path, Tried] = field(default_factory=dict)
     usual: float = RTT_UNKNOWN  # the last round trip of any path, which outlives the path
     states: dict[Path, Validity] = field(default_factory=dict)  # unknown ones are not kept
+    lossy: dict[Path, float] = field(default_factory=dict)  # set back until that instant, seconds
 
     @property
     def primary(self) -> Path | None:
@@ -163,6 +164,7 @@ class PathBook:
             self.note(path, Evidence.GONE)
             del self.states[path]  # the number of a socket never comes again
         self.relayed.pop(socket, None)
+        self.lossy = {path: at for path, at in self.lossy.items() if path.socket != socket}
         for path in [p for p in self.ids if p.socket == socket]:
             del self.ids[path]
         self.sending = tuple(p for p in self.sending if p.socket != socket)
@@ -175,6 +177,14 @@ class PathBook:
         """Whether a challenge on the direct path was answered at ``since`` or later."""
         known = self.proven.get(path)
         return known is not None and known.at >= since
+
+    def loses(self, path: Path) -> bool:
+        """Whether the path lost much more than another one lately."""
+        return path in self.lossy
+
+    def forgive(self, now: float) -> None:
+        """Paths whose time has come count as before."""
+        self.lossy = {path: until for path, until in self.lossy.items() if until > now}
 
     def rtt(self, path: Path | None) -> float | None:
         """Measured round trip of a path, or None."""

@@ -37,6 +37,7 @@ from ntmd.proto.types import CandidateKind, Endpoint, Path
 
 if TYPE_CHECKING:
     from ntmd.node.doubt import Doubt
+    from ntmd.node.fading import Fading
 
 EXPLORE_PAIRS = 24
 PROOF_FRESH = 10.0  # a path proven this recently is not challenged again, seconds
@@ -65,6 +66,7 @@ class Steering:
         self.proved: Callable[[Tunnel, Proof, float], None] = lambda *_: None
         self.carry: Callable[[Tunnel, Path, float], None]
         self.doubts: Doubt
+        self.fading: Fading
         self.rest = Rest(common, tunnels, self)
 
     # -------------------------------------------------------------- choosing
@@ -295,6 +297,9 @@ class Steering:
         if sent or received:
             self.rest.stirred(tunnel, now)
         self.doubts.activity(tunnel, before, event, now)
+        packets = event.tx_packets + event.rx_packets
+        packets -= before.tx_packets + before.rx_packets if before is not None else 0
+        self.fading.activity(tunnel, packets, now)
 
     def doubt(self, tunnel: Tunnel, now: float) -> None:
         """A hint says that the primary may be dead."""
@@ -351,6 +356,7 @@ class Steering:
         for name in ("idle", "candidates", "follow", "meet"):
             self._common.timers.cancel((name, tunnel.number))
         self.doubts.forget(tunnel)
+        self.fading.forget(tunnel)
         self.rest.forget(tunnel)
         if tunnel.handle is not None:
             self._prober.cancel(tunnel.handle)

@@ -23,9 +23,9 @@ from ntmd.proto.types import Endpoint, Path, path_id
 REOPEN = 0.5  # a socket that could not be opened is tried again this much later, seconds
 MAX_SOCKETS = 8
 PAST_SOCKETS = 32  # closed sockets whose interface the journal can still name
-DEPRECATED, METERED, NO_GATEWAY, SILENT = 500, 700, 1000, 4000
+DEPRECATED, LOSSY, METERED, NO_GATEWAY, SILENT = 500, 600, 700, 1000, 4000
 """Added to the rank of a socket that is a makeshift. A metered link comes after every other one
-that works, and before what leads nowhere."""
+that works, be it badly, and before what leads nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,7 @@ class Underlay:
         self._interfaces: tuple[UnderlayInterface, ...] = ()
         self._past: dict[int, OwnSocket] = {}
         self._silent: dict[int, None] = {}
+        self._lossy: dict[int, None] = {}
         self.sockets: dict[int, OwnSocket] = {}
         self.streams = Streams(common, self._numbers)
         self.places = Places(common, self)
@@ -144,6 +145,7 @@ class Underlay:
         if socket is None:
             return
         self._silent.pop(number, None)
+        self._lossy.pop(number, None)
         self._common.emit(CloseSocket(number))
         self._keep_past(socket)
 
@@ -269,16 +271,24 @@ class Underlay:
         socket = self.find(number)
         if socket is None:
             return 1 << 20
-        return socket.rank + (SILENT if number in self._silent else 0)
+        lossy = LOSSY if number in self._lossy else 0
+        return socket.rank + lossy + (SILENT if number in self._silent else 0)
 
     def set_silent(self, number: int, silent: bool) -> bool:
         """A link fell silent, or answers again; False if that changes nothing."""
-        if number not in self.sockets or silent == (number in self._silent):
+        return self._set(self._silent, number, silent)
+
+    def set_lossy(self, number: int, lossy: bool) -> bool:
+        """A link loses much, or does not any more; False if that changes nothing."""
+        return self._set(self._lossy, number, lossy)
+
+    def _set(self, marked: dict[int, None], number: int, mark: bool) -> bool:
+        if number not in self.sockets or mark == (number in marked):
             return False
-        if silent:
-            self._silent[number] = None
+        if mark:
+            marked[number] = None
         else:
-            del self._silent[number]
+            del marked[number]
         return True
 
     def metered(self, number: int) -> bool:

@@ -333,7 +333,7 @@ class Uplink:
         ladder: tuple[float, ...] = LADDER,
     ) -> None:
         """Ask the server over an own socket, mostly one not in use; ``then`` when it answered."""
-        way = self._way_on(socket)
+        way = self.way_on(socket)
         if way is None or self.handle is None or not self.up:
             return
         if self._prober.under_way(self.handle, way) and then is None:
@@ -359,7 +359,7 @@ class Uplink:
         if in_use:  # a tunnel goes another way than its coordinator is spoken to
             self._suspect(way, now)
 
-    def _way_on(self, socket: int) -> Path | None:
+    def way_on(self, socket: int) -> Path | None:
         """The way to this server on an own socket: to the endpoint in use, or to another one."""
         ways = [w for w in self._underlay.ways(self.endpoints) if w.socket == socket]
         same = [w for w in ways if self.path is not None and w.remote == self.path.remote]

@@ -73,6 +73,18 @@ DOUBT_LADDER = (0.03, 0.03, 0.04, 0.05, 0.05, 0.05, 0.1, 0.2, 0.4, 0.8)
 unanswered is evidence, and 20 % of loss each way takes eight of them."""
 LINK_LOSS_LEAST = 0.02  # loss that is always reckoned with when silence is weighed
 PATH_CHECK = 2.0  # the path that data leaves on is challenged when its last answer is this old
+FADING_LOSS = 0.08
+"""Loss of a flow from which on other ways are tried: far above what queues make, and there is time
+left before a link that fades is silent."""
+FADING_LATE = 0.4  # an answer after this (and 3 RTT of the best way) is as good as none
+TRIAL_COPIES = 20  # challenges on each way that is compared: 7 lost against 1 are no chance
+TRIAL_PACE = 0.05  # seconds between them: 60 bytes each, 5 kB/s
+TRIAL_PAUSE = 2.5  # between trials that found nothing better, doubling
+TRIAL_PAUSE_MAX = 80.0
+FADING_BACK = 10.0
+"""A link that lost is tried again after this, doubling while it loses and with each fall; in the
+end six times an hour, 14 kB."""
+FADING_BACK_MAX = 600.0
 LINK_RETRY = 2.0  # a silent link is asked again at this distance at first,
 LINK_PATIENCE = 8.0  # later after this part of the time that it has been silent for,
 LINK_RETRY_MAX = 60.0  # and in the end once a minute: UDP may be blocked there for good
