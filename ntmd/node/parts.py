@@ -25,6 +25,7 @@ from ntmd.node.registration import Registration
 from ntmd.node.rehearsal import Rehearsal
 from ntmd.node.relays import Relays
 from ntmd.node.requests import Requests
+from ntmd.node.rescue import Rescues
 from ntmd.node.seen import SeenReports
 from ntmd.node.shift import Shift
 from ntmd.node.status import Status
@@ -102,7 +103,7 @@ class Parts:
             self.tunnels,
             self._reflexive,
             self._learn,
-            self._rescue,
+            Rescues(common, self._rescue).wanted,
             self.allocations,
         )
         self.directions = Directions(

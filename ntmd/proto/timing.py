@@ -120,6 +120,8 @@ SEEN_INTERVAL = 0.1
 MOVE_PADDING_ACTIVE = 1200
 MOVE_PADDING_IDLE = 128
 MOVE_BUDGET = 256_000  # bytes of all Moves of one event
+RESCUES_AT_ONCE = 16  # silent tunnels that are called anew at the same instant, ...
+RESCUE_PACE = 0.05  # ... the others so many seconds apart: 20 calls of some 10 kB a second
 RECENT_PEER = 10.0  # a peer heard within this counts as active
 
 # ------------------------------------------------------------------ registration, direction
