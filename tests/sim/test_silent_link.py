@@ -128,7 +128,9 @@ def test_when_the_link_answers_again_it_is_used_again_without_loss() -> None:
 
 @pytest.mark.parametrize("flow", ["there", "back", "both"])
 @pytest.mark.parametrize(("loss", "seed"), [(0.05, 7), (0.20, 7), (0.20, 2), (0.20, 4)])
-def test_a_merely_lossy_link_is_not_left(loss: float, seed: int, flow: str) -> None:
+def test_a_merely_lossy_link_is_not_taken_for_a_silent_one(
+    loss: float, seed: int, flow: str
+) -> None:
     bad = Shape(delay=NEAR.delay, loss=loss)
     stage, laptop, desk = two_links(shapes=(bad, FAR), seed=seed)
     for _ in range(6):
@@ -137,8 +139,10 @@ def test_a_merely_lossy_link_is_not_left(loss: float, seed: int, flow: str) -> N
         if flow != "there":
             stage.stream(desk, laptop, 500, 0.020)
         stage.run(10.0)
-    assert handovers(laptop) == handovers(desk) == []
     assert laptop.core.common.counters["link_silent"] == 0
+    causes = [str(each["cause"]) for each in handovers(laptop)]
+    assert len(causes) <= (loss > 0.08), causes  # what loses much is left, once, for that reason
+    assert all(cause.startswith("eth0 loses ") for cause in causes), causes
 
 
 def test_an_idle_node_finds_it_by_its_keep_alive() -> None:
