@@ -17,6 +17,7 @@ from tests.survival.products import Product
 
 Set = Literal["all", "peer", "idle"]
 LOSS = 0.03
+FADING_LOSS, FADING_STEPS = 0.32, 16  # at the end, each way; in steps of half a second
 SMALL_MTU = 1300
 WORSE = 200  # metric of a second link that is not the better one
 QUIET = 12.0  # seconds in which an idle tunnel carries nothing
@@ -124,6 +125,18 @@ def silent(ground: Ground, product: Product) -> Event:
     return Event(began)
 
 
+def fading(ground: Ground, product: Product) -> Event:
+    """Carried out of range: the first link loses ever more for 8 s, then everything."""
+    shim = ground.laptop.nats["eth0"].shim
+    assert shim is not None
+    for step in range(1, FADING_STEPS + 1):
+        shim.set(loss=FADING_LOSS * step / FADING_STEPS)
+        time.sleep(0.5)
+    began = time.monotonic()
+    shim.set(down=True)
+    return Event(began)
+
+
 def to_v6_only(ground: Ground, product: Product) -> Event:
     """From IPv4 to a network that has only IPv6. The desk has only IPv4."""
     return _switch(ground, ground.fresh(v4=False, v6=True))
@@ -208,6 +221,11 @@ SCENARIOS = {
         Scenario("both", "both ends move", "both links deleted and replaced together", both),
         Scenario(
             "silent", "silent link", "link goes dead without any event, a second one is up", silent,
+            before=second_link,
+        ),
+        Scenario(
+            "fading", "fading link",
+            "link loses more and more for 8 s, then goes dead; a second one is up", fading,
             before=second_link,
         ),
         Scenario(
