@@ -236,6 +236,7 @@ class Fading:
             return
         self._common.counters["link_lossy"] += 1
         self._common.tell("warning", "link loses", interface=self._underlay.interface(socket))
+        self._falls = {n: count for n, count in self._falls.items() if self._underlay.is_open(n)}
         self._falls[socket] = self._falls.get(socket, 0) + 1
         self._shift.preferred_changed(now, (MoveCause.PROMOTION, words))
         self._later(socket, FADING_BACK * 2.0 ** (self._falls[socket] - 1), now)
@@ -249,7 +250,6 @@ class Fading:
     def _again(self, socket: int, wait: float, now: float) -> None:
         """Is the link that was set back well again?"""
         if not self._underlay.is_open(socket):
-            self._falls.pop(socket, None)
             return
         way = self._at_server(socket)
         if way is None:

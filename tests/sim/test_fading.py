@@ -116,8 +116,10 @@ def test_a_metered_link_is_not_taken_for_loss() -> None:
     talk(stage, laptop, desk, 40.0)
     stage.run(3.0)
     shaped(laptop, loss=0.3)
+    before = laptop.host.interfaces["wwan0"].up.packets
     stage.run(30.0)
     assert carries(laptop, desk) == "eth0"
+    assert laptop.host.interfaces["wwan0"].up.packets - before <= 60, "nor in trials"
 
 
 def test_loss_that_a_busy_flow_makes_itself_is_no_reason() -> None:
@@ -159,3 +161,19 @@ def test_a_direct_way_that_loses_gives_way_to_the_relay() -> None:
     stage.run(6.0)
     for node in nodes:
         assert arrived(node, at, at + 6.0) >= 6.0 / STEP - 3
+
+
+def test_of_links_that_are_gone_nothing_is_kept() -> None:
+    """A socket's number never comes again: what is counted by it must go with it."""
+    stage, laptop, desk = two_links()
+    talk(stage, laptop, desk, 120.0)
+    for _ in range(3):
+        shaped(laptop, loss=0.3)
+        stage.run(8.0)
+        assert carries(laptop, desk) == "wlan0"
+        laptop.host.detach("eth0")
+        laptop.host.attach("eth0", stage.world.home(PORT_RESTRICTED), NEAR)
+        stage.run(8.0)
+        assert carries(laptop, desk) == "eth0"
+    assert laptop.core.common.counters["link_lossy"] == 3
+    assert len(laptop.core.steering.fading._falls) == 1, "the last one only"
