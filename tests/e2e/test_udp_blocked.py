@@ -81,7 +81,7 @@ def test_only_tcp_443_passes(town: Town, tmp_path: Path) -> None:
     )
     assert blocked.returncode == 28  # the rules do what they say
     took = laptop.join(town.server.invite(), "--dns", "file")
-    assert took < 5
+    assert took < 10  # two processes start; the race itself is measured in tests/sim
     works_over_tls(laptop, desk, tmp_path)
     for alpn in ("ntm-rs/1", "ntm-dc/1", "http/1.1"):
         said = laptop.host.run(
