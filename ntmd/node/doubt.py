@@ -119,11 +119,12 @@ class Doubt:
         heard = watch.heard
         if watch.since is None and tunnel.unanswered is not None and heard > tunnel.unanswered:
             tunnel.unanswered = None
-        if sent > 0 and tunnel.unanswered is None and event.last_tx > heard:
+        answered = tunnel.unanswered is None
+        if sent > 0 and answered and event.last_tx > heard:
             steady = sent >= DENSE
             tunnel.unanswered = max(heard, now - ACTIVITY_INTERVAL) if steady else event.last_tx
         outage = event.gap > 2 * ACTIVITY_INTERVAL  # what that ate says nothing of the path's loss
-        if came > 0 and before is not None and tunnel.unanswered is None and not outage:
+        if came > 0 and before is not None and answered and not outage:
             self._learn(watch, came, event.lost - before.lost)
         if sent > 0:
             self._silence(tunnel, watch, now)

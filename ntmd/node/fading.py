@@ -5,13 +5,14 @@ neither silence nor an event tells. Loss (or answers that come ever later) is no
 begins a *trial*: the same number of challenges at the same instants to a server over this link and
 over another one, and to the peer on the path in use and on its rival over this link (the relay's,
 or the direct one). What loses more by more than chance explains is set back: the own link, or this
-one path. Loss that a busy flow makes itself begins nothing.
+one path. Unless a busy flow loses in its own queue: then what arrives of the trial arrives late.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from statistics import median
 
 from ntmd.node.common import Common
 from ntmd.node.path import RTT_UNKNOWN
@@ -32,9 +33,10 @@ from ntmd.proto.timing import (
 )
 from ntmd.proto.types import Path
 
-BUSY = 100  # datagrams per report (0.1 s) of a node from which on loss may be its own doing
-LIVELY = 20  # ... and from which on a delay may be its own queue
-CALM = 2.0  # seconds after a busy report until loss counts again
+LIVELY = 20  # datagrams per report (0.1 s) of a node from which on loss and delay may be its own
+CALM = 2.0  # seconds after a lively report until they are not any more
+QUEUE = 0.01  # seconds, and ...
+QUEUED = 1.3  # ... times the least round trip: where a trial's answers come so late, is a queue
 SLOWER = 3.0  # times the least round trip, and ...
 SLOWER_BY = 0.1  # ... so many seconds more begin a trial
 RISEN = 1.5  # times the loss at the last trial: do not wait for the end of the pause
@@ -46,10 +48,12 @@ Key = tuple[int, Path]  # association and path
 
 @dataclass(slots=True)
 class _Watch:
-    """Of one tunnel: where it was looked at, its least round trip there, and the next trial."""
+    """Of one tunnel: where it was looked at, the least round trips there (to the peer, and to the
+    server over the same link), and the next trial."""
 
     path: Path | None = None
     least: float = RTT_UNKNOWN
+    server: float = RTT_UNKNOWN
     pause: float = TRIAL_PAUSE
     next: float = 0.0
     tried: float = 0.0  # the loss that the last trial began with
@@ -78,6 +82,11 @@ class _Trial:
         lost, other = (self.lost(way) for way in pair)
         return lost > other and (lost - other) ** 2 >= 4 * (lost + other)
 
+    def queued(self, way: Key, least: float) -> bool:
+        """Whether what was answered, if anything was, had stood in a queue."""
+        rtts = self.rtts.get(way)
+        return not rtts or median(rtts) >= max(QUEUED * least, least + QUEUE)
+
 
 class Fading:
     """Watches what the ways in use lose. ``loss`` is a tunnel's, 0 to 1; ``others`` are the ways to
@@ -98,7 +107,7 @@ class Fading:
         self._watched: dict[int, _Watch] = {}
         self._trials: dict[object, _Trial] = {}
         self._falls: dict[int, int] = {}  # of own sockets that were set back
-        self._busy = self._lively = -1e9
+        self._lively = -1e9
 
     def forget(self, tunnel: Tunnel) -> None:
         """The association ended."""
@@ -108,8 +117,6 @@ class Fading:
     def activity(self, tunnel: Tunnel, packets: int, now: float) -> None:
         """So many datagrams went either way since the last report: is their way worse than usual,
         and is there another one?"""
-        if packets >= BUSY:
-            self._busy = now
         if packets >= LIVELY:
             self._lively = now
         path, watch = tunnel.paths.primary, self._watched.setdefault(tunnel.number, _Watch())
@@ -117,16 +124,21 @@ class Fading:
             return
         rtt = tunnel.paths.rtt(path) or RTT_UNKNOWN
         if path != watch.path:
-            watch.path, watch.least = path, rtt
+            watch.path, watch.least, watch.server = path, rtt, RTT_UNKNOWN
         watch.least = min(watch.least, rtt)
+        watch.server = min(watch.server, self._shift.server().rtt or RTT_UNKNOWN)
         if self._loss(tunnel) >= RISEN * max(watch.tried, FADING_LOSS):
             watch.pause, watch.next = TRIAL_PAUSE, min(watch.next, now)  # it fades further
         ready = now >= watch.next and len(self._trials) < TRIALS
-        if not ready or tunnel.number in self._trials or now - self._busy < CALM:
+        if not ready or tunnel.number in self._trials:
             return
         slow = rtt >= SLOWER * watch.least and rtt >= watch.least + SLOWER_BY
-        if self._loss(tunnel) >= FADING_LOSS or (slow and now - self._lively >= CALM):
+        if self._loss(tunnel) >= FADING_LOSS or (slow and self._calm(now)):
             self._try(tunnel, watch, path, now)
+
+    def _calm(self, now: float) -> bool:
+        """Whether nothing that we send ourselves explains loss or delay."""
+        return now - self._lively >= CALM
 
     # -------------------------------------------------------------- a trial
 
@@ -139,9 +151,7 @@ class Fading:
         if tunnel.handle is None or not (links or rival is not None):
             return
         paths = [(tunnel.handle, way) for way in (path, rival)] if rival is not None else []
-        late = LAST_WAIT
-        if now - self._lively >= CALM:
-            late = min(LAST_WAIT, max(FADING_LATE, 3 * watch.least))
+        late = min(LAST_WAIT, max(FADING_LATE, 3 * watch.least))
         trial = _Trial((*paths, *links), late, lambda t, at: self._judge(tunnel, path, t, at))
         trial.links, trial.paths = links, tuple(paths)
         self._begin(tunnel.number, trial, now)
@@ -206,6 +216,11 @@ class Fading:
     def _judge(self, tunnel: Tunnel, path: Path, trial: _Trial, now: float) -> None:
         watch = self._watched.get(tunnel.number)
         if watch is None or path != tunnel.paths.primary or not _settled(tunnel):
+            return
+        own = not self._calm(now)
+        if trial.links and own and trial.queued(trial.links[0], watch.server):
+            return
+        if trial.paths and own and trial.queued(trial.paths[0], watch.least):
             return
         if trial.links and trial.worse(trial.links):
             here, there = trial.links

@@ -134,6 +134,19 @@ def test_loss_that_a_busy_flow_makes_itself_is_no_reason() -> None:
     assert not laptop.core.common.counters["link_lossy"]
 
 
+def test_a_busy_laptop_leaves_a_link_that_fades_too() -> None:
+    """What is lost here is not the flow's own doing: there is no queue."""
+    stage, laptop, desk = two_links()
+    talk(stage, laptop, desk, 12.0)
+    stage.stream(laptop, desk, 12_000, 0.001)
+    stage.run(2.0)
+    for step in range(1, 13):
+        shaped(laptop, loss=0.025 * step)
+        stage.run(0.5)
+    assert carries(laptop, desk) == "wlan0", stage.explain(laptop, desk)
+    assert str(handovers(laptop)[-1]["cause"]).startswith("eth0 loses ")
+
+
 def test_a_direct_way_that_loses_gives_way_to_the_relay() -> None:
     """One link only: what is lost is lost between here and the peer."""
     stage = Stage(2, keep_trace=False)
