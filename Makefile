@@ -27,13 +27,13 @@ check: test-setup
 	$(PY) -m pytest -q -p no:cacheprovider tests/meta
 
 unit: test-setup
-	$(PY) -m pytest -q -n 2 tests/unit tests/planes tests/fuzz tests/survival
+	$(PY) -m pytest -q -n 3 --dist worksteal tests/unit tests/planes tests/fuzz tests/survival
 
 sim: test-setup
 	$(PY) -m pytest -q -n 2 tests/sim tests/model
 
 e2e: test-setup
-	$(PY) -m pytest -q -n 3 --dist worksteal -m e2e tests/e2e
+	$(PY) -m pytest -q -n 3 --dist load --maxschedchunk 1 -m e2e tests/e2e
 
 test: check unit sim e2e mutants
 

@@ -16,14 +16,16 @@ from tests.e2e.lab.netns import sh
 SERVER4 = ["198.51.100.1", "198.51.100.2"]
 SERVER6 = ["2001:db8:100::1"]
 ALL = (*SERVER4, *SERVER6)
+LONG = ("test_long.py", "test_leaks.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every test in here is an end-to-end test."""
+    """Every test in here is an end-to-end test; the long ones begin first."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.e2e)
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 def host_state() -> dict[str, str]:
