@@ -2,7 +2,8 @@
 
 Kind 10: header with the index as received, token 16, random bytes; always shorter than its
 trigger. Sent only to data and control frames with an index nobody owns, within limits, and never
-to a relay that we know. A matching token begins a handshake and ends nothing by itself.
+to a relay that we know; and, without a trigger, by a relay that restarted (:meth:`Resets.tell`).
+A matching token begins a handshake and ends nothing by itself.
 """
 
 from __future__ import annotations
@@ -36,12 +37,18 @@ class Resets:
         room = length - 1 - SMALLEST
         if room < 0 or index == 0 or source in context.relays or not self._allowed(source, now):
             return
+        self.tell(index, Path(socket, source), room)
+
+    def tell(self, index: int, path: Path, room: int = JITTER) -> None:
+        """Send a reset for an own index, perhaps of an earlier life, with up to ``room`` bytes more
+        than it needs."""
+        context = self._context
         extra = min(room, context.random(1)[0] % JITTER)
         counter = int.from_bytes(context.random(8), "big")
         header = pack_header(Kind.RESET, 0, 0, 0, index, counter)
         data = header + context.reset_token(index) + context.random(extra)
         context.counters["reset_sent"] += 1
-        context.send(data, Path(socket, source))
+        context.send(data, path)
 
     def _allowed(self, source: Endpoint, now: float) -> bool:
         second = int(now)

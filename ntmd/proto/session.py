@@ -318,6 +318,10 @@ class SessionEngine:
         """A data frame came with an index nobody owns: answer with a reset, within limits."""
         self._resets.answer(event.socket, event.source, event.index, event.length, now)
 
+    def tell_lost(self, index: int, path: Path) -> None:
+        """Tell a peer that its session with this own index ended with an earlier life of ours."""
+        self._resets.tell(index, path)
+
     def slot_seen(self, handle: int, session_number: int, now: float) -> None:
         """A data frame arrived under a session: that confirms it too (rule C10)."""
         association = self._context.associations.get(handle)

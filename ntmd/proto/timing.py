@@ -137,6 +137,7 @@ GRANT_LIFETIME = 7 * 86400.0
 GRANT_RENEW = 86400.0
 NAME_ANSWER_WITHIN = 4.5  # a held DNS question gets SERVFAIL then (resolvers ask again after 5 s)
 DC_RECALL_RATE = 1000  # handshakes a second of a restarted DC towards its nodes
+RS_RECALL_RATE = 150  # resets a second of a restarted relay to its nodes; each begins a handshake
 CANDIDATE_COPIES = 8  # first-contact datagrams per candidate and call (S7)
 DIRECTION_BYTES = 256_000  # per minute and directing DC (S7)
 
@@ -210,6 +211,7 @@ assert REKEY_AFTER < REKEY_AFTER_RESPONDER < DATA_KEY_LIFETIME
 assert sum(LADDER) < HANDSHAKE_LIFETIME
 assert CALL_ATTEMPTS < HALF_OPEN_PER_KEY
 assert GRANT_RENEW < GRANT_LIFETIME
+assert RS_RECALL_RATE < INITIATIONS_UNDER_LOAD  # whom it tells need not ask for cookies
 assert KEEPALIVE_MAX < REGISTRATION_LEASE  # signs of life come in time without Registration
 assert REGISTRATION_REFRESH * 1.25 < RECORD_RENEW
 assert RECORD_RENEW < RECORD_LIFETIME

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ntm_rs.legs import Holder, Leg, LegTable, Source
+from ntm_rs.recall import Recall
 from ntmd.proto import crypto, timing
 from ntmd.proto import messages as m
 from ntmd.proto.certs import Leaf
@@ -21,12 +22,14 @@ from ntmd.proto.types import Endpoint, Path
 
 @dataclass(slots=True, eq=False)
 class Client:
-    """A node with a session: its association handle, name, and the greatest LegMove sequence."""
+    """A node with a session: its association handle, name, the greatest LegMove sequence, and our
+    index of the session in use."""
 
     handle: int
     name: str
     holder: Holder
     seq: int = 0
+    index: int = 0
 
 
 class Clients:
@@ -36,6 +39,7 @@ class Clients:
         self,
         engine: SessionEngine,
         table: LegTable,
+        recall: Recall,
         own_key_hash: bytes,
         platform_id: bytes,
         signers: Mapping[bytes, Leaf],
@@ -48,6 +52,7 @@ class Clients:
         self.counters: Counter[str] = Counter()
         self._engine = engine
         self._table = table
+        self._recall = recall
         self._own_key_hash = own_key_hash
         self._platform_id = platform_id
         self._signers = signers
@@ -81,6 +86,8 @@ class Clients:
             client = Client(event.handle, event.remote.leaf.name, holder)
             self._by_handle[event.handle] = client
             self._set_primary(client, event.path, 0, 0, now)
+        client.index = event.session.own_index
+        self._keep(client, now)
 
     def ended(self, handle: int, now: float) -> None:
         """The session is over: legs linger, so that the node may open them again."""
@@ -91,6 +98,7 @@ class Clients:
         client.holder.sessions -= 1
         if client.holder.sessions:
             return
+        self._recall.drop(client.holder.key_hash, now)
         client.holder.sources.clear()
         client.holder.primary = client.holder.also = None
         self._table.suspend(client.holder, now + timing.LEG_LINGER)
@@ -133,6 +141,8 @@ class Clients:
             source.received += size
             if source.nonce == 0 or now - source.challenged >= timing.LADDER[0]:
                 self._challenge(client, source, now)
+        elif source is client.holder.primary:
+            self._keep(client, now)
 
     def answered(self, event: MessageReceived, answer: m.Answer, now: float) -> None:
         """An Answer validates the source it came from, if it carries that source's challenge."""
@@ -142,6 +152,7 @@ class Clients:
         source = client.holder.sources.get((event.path.socket, event.path.remote))
         if source is not None and source.nonce and source.nonce == answer.nonce:
             source.validated = True
+            self._keep(client, now)
 
     def sources(self, socket: int) -> frozenset[Endpoint]:
         """Where nodes in session are heard on one of our sockets."""
@@ -250,7 +261,15 @@ class Clients:
         if not source.validated:
             self._unproved[client.handle] = client
             self._challenge(client, source, now)
+        self._keep(client, now)
         return before is not source
+
+    def _keep(self, client: Client, now: float) -> None:
+        """Write down where the node is, if that is known for certain."""
+        primary = client.holder.primary
+        if primary is not None and primary.validated:
+            path = Path(primary.socket, primary.remote)
+            self._recall.keep(client.holder.key_hash, client.index, path, now)
 
     def _challenge(self, client: Client, source: Source, now: float) -> None:
         """Ask the source to answer from where it is; copies carry one nonce, any may be lost."""

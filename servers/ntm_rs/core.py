@@ -5,9 +5,9 @@ says where they go. The shell may ask the table itself for whole batches (that i
 :mod:`ntm_rs.plane`); a core that is handed such a datagram does the same one by one, so that the
 simulator and the fall-back need no shell.
 
-The relay keeps no state over a restart. Its reset token is derived from its static key, so that a
+The relay keeps no session over a restart. Its reset token is derived from its static key, so that a
 node that still sends to a leg of before hears a reset (rule S4), shakes hands anew and opens its
-grants again, without any coordinator.
+grants again, without any coordinator. Nodes that are idle are told too: :mod:`ntm_rs.recall`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 from ntm_rs.clients import Clients
 from ntm_rs.home import CertificatesRenewed, Home, HomeDc
 from ntm_rs.legs import LegTable
+from ntm_rs.recall import Ending, Recall
 from ntmd.proto import crypto, plane, timing
 from ntmd.proto import messages as m
 from ntmd.proto.certs import Leaf, Trust, parse_leaf
@@ -109,9 +110,11 @@ class RsCore:
             self._commands.append,
             self._heard_time,
         )
+        self.recall = Recall(self.engine, self._sockets, self.platform_ms, self._commands.append)
         self.clients = Clients(
             self.engine,
             self.table,
+            self.recall,
             crypto.sha256(crypto.public_key(identity.private_key)),
             settings.platform_id,
             self.home.signers,
@@ -121,6 +124,7 @@ class RsCore:
             legs_per_node=settings.legs_per_node,
         )
         self.home.start(now, kept)
+        self.recall.start(kept, now)
         self._work(now)
 
     # -------------------------------------------------------------- contract of a core
@@ -134,6 +138,8 @@ class RsCore:
                 self._renewed(event, now)
             case UserAsked():
                 self._asked(event, now)
+            case Ending():
+                self.recall.write(now)
             case SendFailed():
                 self.clients.counters["send_failed"] += 1
             case _:
@@ -147,6 +153,7 @@ class RsCore:
             self._sweep_at = now + SWEEP
             self.clients.sweep(now)
         self.home.tick(now, self._report)
+        self.recall.tick(now)
         self._work(now)
 
     def take_commands(self) -> list[Any]:
@@ -157,7 +164,8 @@ class RsCore:
     def deadline(self) -> float | None:
         """The earliest of all that waits."""
         sweep = self._sweep_at if len(self.clients) or len(self.table) else None
-        return earliest(earliest(self.engine.deadline(), self.home.deadline()), sweep)
+        own = earliest(self.home.deadline(), self.recall.deadline())
+        return earliest(earliest(self.engine.deadline(), own), sweep)
 
     # -------------------------------------------------------------- for the shell
 
@@ -175,6 +183,8 @@ class RsCore:
             "registered": self.home.registered,
             "draining": self.settings.draining,
             "busy_legs": self.table.busy,
+            "recalled": self.recall.sent,
+            "recall_waiting": self.recall.waiting(),
             "nodes": len(self.clients),
             "legs": len(self.table),
             "packets": self.table.packets,

@@ -12,7 +12,9 @@ from typing import Any
 
 from ntm_rs.core import RsCore, RsSettings
 from ntm_rs.home import CertificatesRenewed, HomeDc
+from ntm_rs.placesfile import PlacesFile
 from ntm_rs.plane import RelayPlane
+from ntm_rs.recall import PLACES_KEY, Ending
 from ntmd.proto import certs
 from ntmd.proto.certs import Trust
 from ntmd.proto.events import Identity
@@ -62,7 +64,7 @@ class RsServer:
 
     ``announced`` are the endpoints to tell the coordinator, if others than those bound (a relay
     behind a static translation). ``streams`` accepts TLS connections, perhaps for others besides.
-    ``data_dir`` keeps the sequence mark only.
+    ``data_dir`` keeps the sequence mark, and where nodes are to be told of a restart.
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class RsServer:
         self.endpoints = tuple(bound.values())
         loop = asyncio.get_running_loop()
         self._store = PatientStore(self._data_dir, loop)
+        self._places = PlacesFile(self._data_dir, loop)
         given = self._enrolment
         self._core = RsCore(
             RsSettings(
@@ -126,7 +129,7 @@ class RsServer:
             random=os.urandom,
             now=boot_clock(),
             wall_ms=wall_ms(),
-            stored=self._store.read_all(),
+            stored={**self._store.read_all(), **self._places.read()},
         )
         self._driver = Driver(self._core, self._execute, loop=loop, trace=self._trace)
         self._plane = RelayPlane(sockets, self._core.table, self._other, boot_clock, loop)
@@ -144,6 +147,7 @@ class RsServer:
     async def stop(self) -> None:
         """Close the sockets; nodes find another relay, or this one again, by themselves."""
         if self._driver is not None:
+            self._driver.post(Ending())
             self._driver.stop()
         if self._task is not None:
             await self._task
@@ -152,6 +156,7 @@ class RsServer:
         if self._plane is not None:
             self._plane.close()
             self._store.close()
+            await self._places.close()
 
     async def wait(self) -> None:
         """Return when the server ends; raises what made it fail."""
@@ -189,6 +194,8 @@ class RsServer:
                 code = self._plane.send(data, path.socket, path.remote)
                 if code:
                     self._driver.post(SendFailed(path, code, os.strerror(code)))
+            case Store(key=key, value=value) if key == PLACES_KEY and value is not None:
+                self._places.put(value)
             case Store(key=key, value=value):
                 self._store.put(key, value)
             case Tell(level=level, what=what, fields=fields):

@@ -11,7 +11,7 @@ from ntmd.proto import messages as m
 from ntmd.proto.crypto import public_key, sha256
 from ntmd.proto.events import Established, Identity, MessageReceived, OpenPolicy, Replied
 from ntmd.proto.frame import Kind, pack_header
-from ntmd.proto.io import DatagramReceived, SendDatagram
+from ntmd.proto.io import DatagramReceived, SendDatagram, Store
 from ntmd.proto.records import sign_grant
 from ntmd.proto.session import Sequencer, SessionEngine
 from ntmd.proto.types import Endpoint, Path, Peer, Role
@@ -116,6 +116,7 @@ class Ground:
         self.sent = 0
         self.births = 0
         self.dc = Station(self, self.dc_identity.identity, {1: DC}) if with_dc else None
+        self.stored: dict[str, bytes] = {}
         self.core = self.new_core()
         self.pump()
 
@@ -130,6 +131,7 @@ class Ground:
             random=self.clock.stream(f"relay {self.births}").randbytes,
             now=self.now,
             wall_ms=self.platform_ms(self.now),
+            stored=self.stored,
         )
         return self.core
 
@@ -182,6 +184,8 @@ class Ground:
         if due is not None and due <= self.now:
             self.core.handle_deadline(self.now)
         for command in self.core.take_commands():
+            if isinstance(command, Store) and command.value is not None:
+                self.stored[command.key] = command.value
             if isinstance(command, SendDatagram):
                 self.sent += len(command.data)
                 source = RELAY[command.path.socket]
