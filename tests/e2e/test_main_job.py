@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -106,6 +107,8 @@ def test_server_killed_and_back(town: Town) -> None:
     town.server.start()
     third = town.node("tablet", town.lab.nat())
     assert "1 received" in third.ping(DESK, "-c1", "-W8")
+    relay = json.loads(town.server.command("status", "--json").stdout)["roles"]["rs"]
+    assert relay["recalled"] >= 2  # it told both that their sessions are lost
     assert desk.status()["self"]["address"] == address
 
 

@@ -1,4 +1,4 @@
-"""A relay that restarts tells its idle nodes that their sessions are lost; the coordinator is dead."""
+"""A relay that restarts tells its idle nodes so; their coordinator is dead."""
 
 from __future__ import annotations
 

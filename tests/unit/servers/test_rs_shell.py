@@ -160,6 +160,35 @@ def test_sequence_mark_survives_a_restart(tmp_path: FilePath) -> None:
     at_place(tmp_path, story)
 
 
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_node_that_says_nothing_hears_of_a_restart(killed: bool, tmp_path: FilePath) -> None:
+    async def story(place: Place) -> None:
+        node = Station(place, place.platform.node("one.home.test", "home.test"))
+        await place.ask(node, m.LegOpen(0, place.grant(node, node), 1))
+        before = place.server
+        await place.until(lambda: before.core.recall.deadline() is not None)
+        await place.until(lambda: b"places" in kept(tmp_path) or not killed)
+        if killed:
+            assert before._plane is not None
+            before._plane.close()  # nothing else is said or written
+        else:
+            await before.stop()
+        again = (before._enrolment, ["127.0.0.1"], before.endpoints[0].port)
+        place.server = RsServer(tmp_path, *again)
+        await place.server.start()
+        await place.until(lambda: place.server.metrics()["nodes"] == 1)
+        assert place.server.metrics()["recalled"] >= 1
+        if killed:
+            await before.stop()
+
+    at_place(tmp_path, story)
+
+
+def kept(directory: FilePath) -> bytes:
+    """What the relay has written down of its nodes."""
+    return b"".join(path.read_bytes() for path in directory.glob("recall/*.value"))
+
+
 def test_a_taken_port_is_told_clearly(tmp_path: FilePath) -> None:
     taken = open_udp("127.0.0.1", 0)
 
