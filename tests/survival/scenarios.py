@@ -178,16 +178,8 @@ def kill_nine(ground: Ground, product: Product) -> Event:
 
 def rebind(ground: Ground, product: Product) -> Event:
     """The laptop's NAT gets another public address and forgets all mappings. No host sees it."""
-    nat = ground.laptop.nats["eth0"]
-    fresh = f"203.0.113.{100 + nat.number}"
-    core, box = ground.lab.core, nat.space
-    far = ground.lab.core_interface(box)
-    core.ip(f"route add {fresh}/32 dev {far}")
-    box.ip(f"addr add {fresh}/32 dev wan")
     began = time.monotonic()
-    box.ip(f"addr del {nat.public4}/32 dev wan")
-    box.run("conntrack", "-F")  # alone it would be no rebinding: the old port would be taken again
-    core.ip(f"route del {nat.public4}/32 dev {far}")
+    ground.lab.rebind(ground.laptop.nats["eth0"])
     return Event(began)
 
 

@@ -31,6 +31,8 @@ class Nat:
     public6: str | None
     shim: Shim | None = None
     carrier: bool = False
+    lifetime: int = LIFETIME
+    hairpin: bool = False
     hosts: int = 1
 
 
@@ -164,7 +166,24 @@ class Lab:
         box.nft(ruleset(kind, outer4, lifetime, hairpin=hairpin))
         for name in ("udp_timeout", "udp_timeout_stream"):
             box.sysctl(f"netfilter/nf_conntrack_{name}", lifetime)
-        return Nat(box, number, kind, outer4, outer6, link, carrier)
+        return Nat(box, number, kind, outer4, outer6, link, carrier, lifetime, hairpin)
+
+    def rebind(self, nat: Nat) -> None:
+        """The box gets another public IPv4 address and forgets every mapping; no host is told.
+
+        What is on its way to the old address vanishes. It must not meet the old rules after the
+        connections are forgotten: it would be translated once more, and what leaves towards its
+        source would then go on under the old address, as the answer to it.
+        """
+        old, nat.public4 = nat.public4, f"203.0.113.{100 + nat.number}"
+        far = self.core_interface(nat.space)
+        self.core.ip(f"route add {nat.public4}/32 dev {far}")
+        nat.space.ip(f"addr add {nat.public4}/32 dev wan")
+        self.core.ip(f"route replace blackhole {old}/32")  # an error from the core would tell
+        nat.space.ip(f"addr del {old}/32 dev wan")
+        rules = ruleset(nat.kind, nat.public4, nat.lifetime, hairpin=nat.hairpin)
+        nat.space.nft(f"flush ruleset\n{rules}")
+        nat.space.run("conntrack", "-F")
 
     def core_interface(self, space: Namespace) -> str:
         """Name of the core's end of the link to ``space`` (the one that routes its address)."""
