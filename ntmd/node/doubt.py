@@ -134,9 +134,13 @@ class Doubt:
         if came > 0:
             self._lull.came(tunnel, came, now)
 
-    def heard(self, tunnel: Tunnel, path: Path, now: float) -> None:
-        """A control frame of the peer came: a sign of life of the own link that it came on."""
+    def heard(self, tunnel: Tunnel, path: Path, now: float, *, asks: bool) -> None:
+        """A control frame of the peer came: a sign of life of the own link that it came on. A
+        question on another way is none for ours: perhaps the peer asks because it hears nothing."""
         primary = tunnel.paths.primary
+        if asks and tunnel.paths.beside(path):
+            self._asked(tunnel, now)
+            return
         if primary is not None and path.socket == primary.socket:
             watch = self._watch(tunnel)
             watch.heard = now
@@ -172,12 +176,18 @@ class Doubt:
         if silence >= limit:
             self.doubt(tunnel, now)
 
-    def _check(self, tunnel: Tunnel, watch: _Watch, now: float) -> None:
+    def _asked(self, tunnel: Tunnel, now: float) -> None:
+        """The peer asks on another way: while data leaves, see at once whether ours still works."""
+        silence = tunnel.paths.silence(SILENCE_FLOOR)
+        if tunnel.activity is not None and now - tunnel.activity.last_tx < silence:
+            self._check(tunnel, self._watch(tunnel), now, silence)
+
+    def _check(self, tunnel: Tunnel, watch: _Watch, now: float, pause: float = PATH_CHECK) -> None:
         """Data from the peer proves its way here, not ours there: ask now and then (C6)."""
         primary = tunnel.paths.primary
         if primary is None or tunnel.doubted is not None or len(tunnel.paths.sending) > 1:
             return
-        if now - max(tunnel.paths.proven_at(primary), watch.checked) < PATH_CHECK:
+        if now - max(tunnel.paths.proven_at(primary), watch.checked) < pause:
             self._checked(tunnel, watch, primary, now)
             return
         watch.checked = now

@@ -222,6 +222,10 @@ class PathBook:
             return False
         return new < old * PROMOTE_RATIO or new < old - PROMOTE_MARGIN
 
+    def beside(self, path: Path) -> bool:
+        """Whether ``path`` is another way than the one that carries."""
+        return _place(path) != _place(self.primary)
+
     def silence(self, floor: float) -> float:
         """How long silence must last to mean something: max(3 RTT, floor)."""
         rtt = self.rtt(self.primary)

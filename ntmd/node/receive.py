@@ -143,7 +143,8 @@ class Receive:
         tunnel = self._tunnels.by_handle(event.handle)
         if tunnel is not None:
             tunnel.heard_at = now
-            self._steering.doubts.heard(tunnel, event.path, now)
+            asks = isinstance(message, Probe)
+            self._steering.doubts.heard(tunnel, event.path, now, asks=asks)
             self._journal.heard(tunnel, now)
             self._from_peer(tunnel, event, now)
 

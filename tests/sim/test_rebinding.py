@@ -1,0 +1,73 @@
+"""A NAT forgets its mappings under a busy flow, between restricted NATs: when does each end notice?
+
+Each node looks at its flows ten times a second, at instants of its own; what one end finds out must
+not keep the other one from finding out too.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sim.link import Packet
+from tests.sim.nat import PORT_RESTRICTED
+from tests.sim.node import SimNode
+from tests.sim.story import NODE_LINK, Stage
+from tests.sim.world import Router
+
+STEP = 0.02  # seconds between the datagrams of a call
+PHASES = [number * 0.01 for number in range(11)]  # of the looks, against the event; seconds
+
+
+def call(phase: float) -> tuple[Stage, SimNode, SimNode]:
+    """Laptop and desk, both sending on their direct way for a while."""
+    stage = Stage(2)
+    stage.domain()
+    laptop, desk = (
+        stage.node(name, stage.world.home(PORT_RESTRICTED), shape=NODE_LINK)
+        for name in ("laptop", "desk")
+    )
+    stage.all_up()
+    stage.first_answer(laptop, desk)
+    stage.run(2)
+    assert stage.path_kind(laptop, desk) == "direct"
+    stage.stream(laptop, desk, 400, STEP)
+    stage.run(0.007)
+    stage.stream(desk, laptop, 400, STEP)
+    stage.run(3 + phase)
+    return stage, laptop, desk
+
+
+def gateway(node: SimNode) -> Router:
+    """The NAT box that the node is behind."""
+    found = node.host.interfaces["eth0"].network.gateway
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_question_over_the_relay_does_not_hide_that_the_direct_way_is_silent(
+    phase: float,
+) -> None:
+    """Both directions are gone; the laptop's questions come over the relay first."""
+    stage, laptop, desk = call(phase)
+    gateway(laptop).rebind(new_address=True)
+    stage.run(3)
+    for node in (laptop, desk):
+        assert node.inner.longest_gap("udp") <= 0.4
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_what_only_the_receiver_can_notice_the_sender_finds_by_its_questions(phase: float) -> None:
+    """The desk's datagrams vanish on the direct way, the laptop's go on arriving there."""
+    stage, laptop, desk = call(phase)
+    ends = [gateway(node).nat for node in (desk, laptop)]
+    source, gone = (nat.address for nat in ends if nat is not None)
+
+    def tap(packet: Packet) -> bool | None:
+        here = packet.source.host == source and packet.destination.host == gone
+        return False if here else None
+
+    stage.world.internet.taps.append(tap)
+    stage.run(3)
+    assert desk.inner.longest_gap("udp") <= 0.1
+    assert laptop.inner.longest_gap("udp") <= 0.6
