@@ -82,6 +82,7 @@ class Doubt:
         self._relays, self._tunnels, self._steering = relays, tunnels, steering
         self._links, self._server, self._coordinator = links, server, coordinator
         self._watched: dict[int, _Watch] = {}
+        self.small_passes: Callable[[Tunnel, float], None] = lambda *_: None  # after silence
         self._lull = Lull(common, links, prober, server, self._ask_server, self.loss)
 
     def loss(self, tunnel: Tunnel) -> float:
@@ -336,6 +337,7 @@ class Doubt:
         if proof.path == tunnel.paths.primary:
             tunnel.unanswered = None
             self._over(tunnel, watch)
+            self.small_passes(tunnel, now)
             if tunnel.doubted is not None:
                 tunnel.doubted = None
                 self._tunnels.switch(tunnel, (proof.path,))

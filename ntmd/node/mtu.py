@@ -2,9 +2,10 @@
 
 A path begins with what the padded handshake proved and is raised by answers to padded probes only:
 the link's own size first, then the usual ones below it, all at once. While much data leaves, the
-size is checked every second; when small frames are answered and large ones are not, the path has
-become narrower (and whoever should have said so by ICMP did not), and the search begins anew. What
-routers say by ICMP is not heard: it is forgeable, and the check is quicker.
+size is checked every second, and at once where data stays unanswered. When small frames are
+answered and large ones are not, the path has become narrower (and whoever should have said so by
+ICMP did not): the search begins anew. What routers say by ICMP is not heard: it is forgeable, and
+the check is quicker.
 """
 
 from __future__ import annotations
@@ -65,15 +66,26 @@ class MtuSearch:
         if now < search.until:
             return
         ceiling, known = self._ceiling(path), self._underlay.mtus.get(path)
-        doubted = tunnel.doubted is not None and tunnel.doubted > search.checked_at
         if known is None or (known < ceiling and now >= search.raise_at):
             sizes = (0, *self._remembered(path, ceiling), ceiling)
             self._ask(tunnel, path, sizes, now, self._first)
-        elif doubted or (
-            event.tx_bytes - search.sent >= MTU_BUSY and now - search.checked_at >= MTU_CHECK
-        ):
+        elif event.tx_bytes - search.sent >= MTU_BUSY and now - search.checked_at >= MTU_CHECK:
             search.sent = event.tx_bytes
             self._ask(tunnel, path, (0, known), now, self._checked)
+
+    def small_passes(self, tunnel: Tunnel, now: float) -> None:
+        """Data stayed unanswered, and a small frame is answered: do large ones still pass?"""
+        path, event = tunnel.paths.primary, tunnel.activity
+        if path is None or event is None or tunnel.handle is None:
+            return
+        known = self._underlay.mtus.get(path)
+        if known is None or known <= self._underlay.least_mtu(path):
+            return
+        search = self._search_of(path)
+        if now < search.until or event.tx_bytes - search.sent < known:
+            return
+        search.sent = event.tx_bytes
+        self._ask(tunnel, path, (0, known), now, self._checked)
 
     def _search_of(self, path: Path) -> _Search:
         search = self._searches.pop(path, None)

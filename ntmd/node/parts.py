@@ -178,6 +178,7 @@ class Parts:
             self.shift.server,
             self.registration.uplink,
         )
+        self.doubts.small_passes = self.mtu.small_passes
         self.steering.fading = Fading(
             common,
             self.underlay,

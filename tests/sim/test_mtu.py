@@ -90,6 +90,24 @@ def test_bulk_goes_on_when_a_path_becomes_narrow_and_nobody_says_so(chatty: bool
     assert laptop.inner.bad == desk.inner.bad == []
 
 
+def test_silence_after_little_data_finds_it_at_once() -> None:
+    """A few large packets and nothing after them, as from an inner TCP that waits for its timer."""
+    stage, laptop, desk = pair(PORT_RESTRICTED, PORT_RESTRICTED)
+    stage.first_answer(laptop, desk)
+    bulk(stage, desk, laptop, 1.0)
+    stage.run(4)
+    assert mtu_of(stage, desk, laptop) == 1500
+    narrow(laptop, 1400)
+    for number in range(10):
+        desk.inner.udp(laptop.address, 1000 + number, LARGE)
+        stage.run(0.05)
+    stage.run(0.5)
+    assert mtu_of(stage, desk, laptop) == 1400
+    desk.inner.udp(laptop.address, 2000, LARGE)
+    stage.run(0.1)
+    assert 2000 in laptop.inner.times("udp")
+
+
 def test_loss_is_not_taken_for_a_narrow_path() -> None:
     stage, laptop, desk = pair(shape=replace(NODE_LINK, loss=0.05))
     bulk(stage, laptop, desk, 30.0)
