@@ -26,8 +26,8 @@ PIECE, PACE = 10_000, 0.05  # 200 kB/s
 
 
 def note(kind: str, port: int) -> None:
-    """One line on stdout."""
-    print(kind, port, flush=True)
+    """One line on stdout, in one piece: several threads note something."""
+    print(f"{kind} {port}\n", end="", flush=True)
 
 
 def server_socket(port: int) -> socket.socket:

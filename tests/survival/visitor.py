@@ -23,8 +23,8 @@ INTERVAL = 0.1
 
 
 def say(*words: object) -> None:
-    """One line on stdout."""
-    print(*words, flush=True)
+    """One line on stdout, in one piece: several threads say something."""
+    print(" ".join(map(str, words)) + "\n", end="", flush=True)
 
 
 def count(connection: ClientConnection) -> None:
