@@ -10,6 +10,7 @@ one path. Unless a busy flow loses in its own queue: then what arrives of the tr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import median
@@ -52,8 +53,8 @@ class _Watch:
     server over the same link), and the next trial."""
 
     path: Path | None = None
-    least: float = RTT_UNKNOWN
-    server: float = RTT_UNKNOWN
+    least: float = math.inf
+    server: float = math.inf
     pause: float = TRIAL_PAUSE
     next: float = 0.0
     tried: float = 0.0  # the loss that the last trial began with
@@ -122,17 +123,19 @@ class Fading:
         path, watch = tunnel.paths.primary, self._watched.setdefault(tunnel.number, _Watch())
         if path is None or not packets or not _settled(tunnel):
             return
-        rtt = tunnel.paths.rtt(path) or RTT_UNKNOWN
+        rtt = tunnel.paths.rtt(path)
+        if rtt is None or rtt == RTT_UNKNOWN:  # nothing was measured
+            rtt = math.inf
         if path != watch.path:
-            watch.path, watch.least, watch.server = path, rtt, RTT_UNKNOWN
+            watch.path, watch.least, watch.server = path, rtt, math.inf
         watch.least = min(watch.least, rtt)
-        watch.server = min(watch.server, self._shift.server().rtt or RTT_UNKNOWN)
+        watch.server = min(watch.server, self._shift.server().rtt or math.inf)
         if self._loss(tunnel) >= RISEN * max(watch.tried, FADING_LOSS):
             watch.pause, watch.next = TRIAL_PAUSE, min(watch.next, now)  # it fades further
         ready = now >= watch.next and len(self._trials) < TRIALS
         if not ready or tunnel.number in self._trials:
             return
-        slow = rtt >= SLOWER * watch.least and rtt >= watch.least + SLOWER_BY
+        slow = math.inf > rtt >= max(SLOWER * watch.least, watch.least + SLOWER_BY)
         if self._loss(tunnel) >= FADING_LOSS or (slow and self._calm(now)):
             self._try(tunnel, watch, path, now)
 
@@ -217,17 +220,17 @@ class Fading:
         watch = self._watched.get(tunnel.number)
         if watch is None or path != tunnel.paths.primary or not _settled(tunnel):
             return
-        own = not self._calm(now)
-        if trial.links and own and trial.queued(trial.links[0], watch.server):
-            return
-        if trial.paths and own and trial.queued(trial.paths[0], watch.least):
-            return
-        if trial.links and trial.worse(trial.links):
+        calm = self._calm(now)
+
+        def loses(pair: tuple[Key, ...], least: float) -> bool:
+            return bool(pair) and trial.worse(pair) and (calm or not trial.queued(pair[0], least))
+
+        if loses(trial.links, watch.server):
             here, there = trial.links
             name, other = (self._underlay.interface(way.socket) for _, way in trial.links)
             words = f"{name} loses {trial.lost(here)} of {TRIAL_COPIES}, {other}"
             self._set_link_back(path.socket, f"{words} {trial.lost(there)}", now)
-        elif trial.paths and trial.worse(trial.paths):
+        elif loses(trial.paths, watch.least):
             self._set_path_back(tunnel, watch, path, trial.paths[1][1], now)
         else:
             return

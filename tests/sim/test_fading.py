@@ -134,9 +134,10 @@ def test_loss_that_a_busy_flow_makes_itself_is_no_reason() -> None:
     assert not laptop.core.common.counters["link_lossy"]
 
 
-def test_a_busy_laptop_leaves_a_link_that_fades_too() -> None:
+@pytest.mark.parametrize("delay", [NEAR.delay, 0.1], ids=["near", "far away"])
+def test_a_busy_laptop_leaves_a_link_that_fades_too(delay: float) -> None:
     """What is lost here is not the flow's own doing: there is no queue."""
-    stage, laptop, desk = two_links()
+    stage, laptop, desk = two_links(shapes=(Shape(delay=delay), Shape(delay=delay)))
     talk(stage, laptop, desk, 12.0)
     stage.stream(laptop, desk, 12_000, 0.001)
     stage.run(2.0)
