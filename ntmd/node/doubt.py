@@ -220,6 +220,8 @@ class Doubt:
 
     def _suspect(self, tunnel: Tunnel, now: float) -> None:
         watch, primary = self._watch(tunnel), tunnel.paths.primary
+        if watch.primary not in (None, primary):
+            self._leave(tunnel, watch)  # what was asked was asked about another path
         if primary is None or watch.since is not None or tunnel.handle is None:
             return
         watch.since, watch.primary = now, primary
@@ -302,9 +304,9 @@ class Doubt:
     def doubt(self, tunnel: Tunnel, now: float, evidence: Evidence = Evidence.SILENT) -> None:
         """The primary may be dead: challenge it and the others, and send on two ways."""
         primary = tunnel.paths.primary
+        self._suspect(tunnel, now)
         if primary is None or tunnel.doubted is not None or tunnel.handle is None:
             return
-        self._suspect(tunnel, now)
         tunnel.doubted = now
         tunnel.paths.note(primary, evidence)
         self._common.counters["path_doubted"] += 1
@@ -324,9 +326,13 @@ class Doubt:
 
     def moot(self, tunnel: Tunnel) -> None:
         """The peer left the path that was in doubt: what answers from now on is judged anew."""
-        self._over(tunnel, self._watch(tunnel))
+        self._leave(tunnel, self._watch(tunnel))
+        tunnel.unanswered = None
+
+    def _leave(self, tunnel: Tunnel, watch: _Watch) -> None:
+        self._over(tunnel, watch)
         self._common.timers.cancel(("doubt", tunnel.number))
-        tunnel.doubted = tunnel.unanswered = None
+        tunnel.doubted = None
 
     def proved(self, tunnel: Tunnel, proof: Proof, now: float) -> bool:
         """A challenge was answered; True if a suspicion was what it was about."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import pytest
 
+from ntmd.node.path import RTT_UNKNOWN
+from ntmd.proto.frame import Kind
 from tests.sim.link import Packet
 from tests.sim.nat import PORT_RESTRICTED
 from tests.sim.node import SimNode
@@ -71,3 +73,32 @@ def test_what_only_the_receiver_can_notice_the_sender_finds_by_its_questions(pha
     stage.run(3)
     assert desk.inner.longest_gap("udp") <= 0.1
     assert laptop.inner.longest_gap("udp") <= 0.6
+
+
+@pytest.mark.parametrize("early", [0.001, 0.01, 0.1])
+def test_a_stray_from_another_port_just_before_does_not_hide_the_silence(early: float) -> None:
+    """A NAT that forgets while datagrams are under way may give one of them another source port: a
+    switch to there is begun, and nothing answers, neither there nor on the way before. The silence
+    is noticed ``early`` seconds before the switch is given up."""
+    stage, laptop, desk = call(0.0)
+    inside, here = laptop.host.interfaces["eth0"].network, laptop.host.interfaces["eth0"].addresses[4]
+    tunnel, doubts = laptop.core.tunnels.by_name(desk.name), laptop.core.steering.doubts
+    strays: list[Packet] = []
+
+    def tap(packet: Packet) -> bool | None:
+        if strays or packet.data[0] != Kind.DATA.value or packet.destination.host != here:
+            return None
+        at = packet.source
+        strays.append(packet._replace(source=at._replace(port=at.port + 1)))
+        inside.forward(strays[0])
+        gateway(laptop).rebind(new_address=True)
+        return False
+
+    inside.taps.append(tap)
+    while len(tunnel.paths.sending) < 2:
+        stage.run(0.001)
+    stage.run(3 * RTT_UNKNOWN - early)
+    doubts.doubt(tunnel, laptop.core.common.now)
+    stage.run(3)
+    for node in (laptop, desk):
+        assert node.inner.longest_gap("udp") <= 0.4
