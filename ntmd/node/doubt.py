@@ -179,9 +179,21 @@ class Doubt:
 
     def _asked(self, tunnel: Tunnel, now: float) -> None:
         """The peer asks on another way: while data leaves, see at once whether ours still works."""
-        silence = tunnel.paths.silence(SILENCE_FLOOR)
-        if tunnel.activity is not None and now - tunnel.activity.last_tx < silence:
+        if self._sends(tunnel, now):
+            silence = tunnel.paths.silence(SILENCE_FLOOR)
             self._check(tunnel, self._watch(tunnel), now, silence)
+
+    def _sends(self, tunnel: Tunnel, now: float) -> bool:
+        last = tunnel.activity.last_tx if tunnel.activity is not None else -1e9
+        return now - last < tunnel.paths.silence(SILENCE_FLOOR)
+
+    def mapped_anew(self, tunnel: Tunnel, socket: int, now: float) -> None:
+        """A server sees the own socket under another address than before: what is sent to that one
+        vanishes, and the new one is a stranger to the peer's NAT."""
+        primary = tunnel.paths.primary
+        direct = primary is not None and not primary.relayed and primary.socket == socket
+        if direct and self._sends(tunnel, now):
+            self.doubt(tunnel, now, Evidence.MAPPED_ANEW)
 
     def _check(self, tunnel: Tunnel, watch: _Watch, now: float, pause: float = PATH_CHECK) -> None:
         """Data from the peer proves its way here, not ours there: ask now and then (C6)."""

@@ -296,12 +296,15 @@ class Parts:
         if socket not in self._reflexive():
             self.registration.uplink.saw(socket, observed, now)
 
-    def _seen(self, now: float) -> None:
-        """A new reflexive address: peers are told under the seq of the last Move (rule C6)."""
+    def _seen(self, now: float, mapped_anew: int | None = None) -> None:
+        """A new reflexive address: peers are told under the seq of the last Move (rule C6).
+        ``mapped_anew``: the own socket which had another one until now."""
         self.registration.check_mapping(self.relays.warm(), now)
         self.registration.seen(now)
         for tunnel in self.tunnels.all():
             if isinstance(tunnel.state, Open):
+                if mapped_anew is not None:
+                    self.steering.doubts.mapped_anew(tunnel, mapped_anew, now)
                 self.steering.say_candidates(tunnel, now)
                 self.steering.explore(tunnel, now)
 

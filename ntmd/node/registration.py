@@ -17,7 +17,7 @@ from ntmd.node.nat import NatTests
 from ntmd.node.probing import Prober
 from ntmd.node.requests import Requests
 from ntmd.node.underlay import Underlay
-from ntmd.node.uplink import Uplink
+from ntmd.node.uplink import Seen, Uplink
 from ntmd.proto.certs import check_leaf, parse_leaf
 from ntmd.proto.errors import ProtocolError
 from ntmd.proto.messages import (
@@ -53,7 +53,7 @@ class Registration:
         *,
         reflexive: Callable[[], dict[int, Endpoint]],
         relays_known: Callable[[tuple[RelayInfo, ...], float], None],
-        seen: Callable[[float], None],
+        seen: Seen,
     ) -> None:
         self._common, self._underlay, self._requests = common, underlay, requests
         self._prober, self._reflexive = prober, reflexive

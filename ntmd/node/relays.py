@@ -15,7 +15,7 @@ from ntmd.node.common import Common
 from ntmd.node.probing import Prober
 from ntmd.node.requests import Requests
 from ntmd.node.underlay import Underlay
-from ntmd.node.uplink import Link, Uplink
+from ntmd.node.uplink import Link, Seen, Uplink
 from ntmd.proto.certs import check_leaf, parse_leaf
 from ntmd.proto.errors import ProtocolError
 from ntmd.proto.frame import HEADER_SIZE, Kind
@@ -79,7 +79,7 @@ class Relays:
         *,
         leg_changed: Callable[[Peer, float], None],
         home_changed: Callable[[str, float], None],
-        seen: Callable[[float], None],
+        seen: Seen,
     ) -> None:
         self._common, self._underlay = common, underlay
         self._prober, self._requests = prober, requests

@@ -223,7 +223,10 @@ class Steering:
                 foretold = self._foretold(tunnel)
                 here = own_candidates(self._underlay, self._reflexive(), 8 - len(foretold))
                 here += foretold
-                self._common.engine.tell(handle, CandidateUpdate(tunnel.move_seq, here), at)
+                told = CandidateUpdate(tunnel.move_seq, here)
+                for path in tunnel.paths.sending:
+                    if path == tunnel.paths.primary or tunnel.paths.is_proven(path):
+                        self._common.engine.tell(handle, told, at, path=path)
 
         say(now)
         self._common.timers.set(("candidates", tunnel.number), now + SAY_AGAIN, say)

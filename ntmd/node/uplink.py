@@ -18,6 +18,9 @@ from ntmd.proto.events import CallFailed, Established
 from ntmd.proto.timing import DOUBT_LADDER, LADDER, STANDBY_FRESH
 from ntmd.proto.types import Endpoint, Path, Peer
 
+Seen = Callable[[float, int | None], None]
+"""A server told another source: now, and the own socket in use if it had one before."""
+
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0)
 """Waits from the failure of a call (10 s) to the next, seconds; up to a quarter more by chance: a
 server that was away for long hears each node within 160 s, and never many at once."""
@@ -60,7 +63,7 @@ class Uplink:
         up: Callable[[bool, float], None],
         down: Callable[[float], None],
         announce: Callable[[float], None],
-        seen: Callable[[float], None],
+        seen: Seen,
     ) -> None:
         self._common = common
         self._underlay = underlay
@@ -181,10 +184,10 @@ class Uplink:
         if observed is None or before == observed:
             return False
         self.observed[socket] = observed
-        here = self.path is not None and socket == self.path.socket
-        if before is not None and here and not announced:
+        mapped_anew = before is not None and self.path is not None and socket == self.path.socket
+        if mapped_anew and not announced:
             self.announce_again(now)
-        self._seen(now)
+        self._seen(now, socket if mapped_anew else None)
         return True
 
     def ask(self, now: float) -> bool:
@@ -193,9 +196,12 @@ class Uplink:
         handle, path = self.handle, self.path
         if not self.up or handle is None or path is None or self._prober.under_way(handle, path):
             return False
-        self._prober.start(
-            handle, path, now, self._answered, ladder=DOUBT_LADDER, purpose="standby"
-        )
+
+        def won(proof: Proof, at: float) -> None:
+            self._answered(proof, at)
+            self.saw(proof.path.socket, proof.answer.observed, at)
+
+        self._prober.start(handle, path, now, won, ladder=DOUBT_LADDER, purpose="standby")
         return True
 
     def challenge(self, now: float, done: Callable[[bool, float], None]) -> None:

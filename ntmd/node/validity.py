@@ -28,6 +28,7 @@ class Evidence(enum.Enum):
     ANSWERED = "a challenge came back, or a session was confirmed over it"
     SILENT = "data leaves on it, and what is owed does not come back"
     REFUSED = "the kernel or a router refused a datagram: a hint, for anybody can forge it"
+    MAPPED_ANEW = "the NAT here gave its own end another address: a hint"
     UNANSWERED = "everything asked stayed out for so long that loss does not explain it"
     LAPSED = "idle for long, one end moved, or the association is new"
     GONE = "the kernel took the own socket's network away"
@@ -53,6 +54,11 @@ TRANSITIONS: dict[tuple[Validity, Evidence], Validity] = {
     (V.GOOD, E.REFUSED): V.DOUBTFUL,
     (V.DOUBTFUL, E.REFUSED): V.DOUBTFUL,
     (V.DEAD, E.REFUSED): V.DEAD,
+    (V.UNKNOWN, E.MAPPED_ANEW): V.UNKNOWN,
+    (V.PROBING, E.MAPPED_ANEW): V.PROBING,
+    (V.GOOD, E.MAPPED_ANEW): V.DOUBTFUL,
+    (V.DOUBTFUL, E.MAPPED_ANEW): V.DOUBTFUL,
+    (V.DEAD, E.MAPPED_ANEW): V.DEAD,
     **{(state, E.UNANSWERED): V.DEAD for state in _STATES},
     **{(state, E.LAPSED): V.UNKNOWN for state in _STATES},
     **{(state, E.GONE): V.DEAD for state in _STATES},

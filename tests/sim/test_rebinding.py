@@ -81,7 +81,8 @@ def test_a_stray_from_another_port_just_before_does_not_hide_the_silence(early: 
     switch to there is begun, and nothing answers, neither there nor on the way before. The silence
     is noticed ``early`` seconds before the switch is given up."""
     stage, laptop, desk = call(0.0)
-    inside, here = laptop.host.interfaces["eth0"].network, laptop.host.interfaces["eth0"].addresses[4]
+    eth = laptop.host.interfaces["eth0"]
+    inside, here = eth.network, eth.addresses[4]
     tunnel, doubts = laptop.core.tunnels.by_name(desk.name), laptop.core.steering.doubts
     strays: list[Packet] = []
 
@@ -102,3 +103,17 @@ def test_a_stray_from_another_port_just_before_does_not_hide_the_silence(early: 
     stage.run(3)
     for node in (laptop, desk):
         assert node.inner.longest_gap("udp") <= 0.4
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_the_direct_way_is_back_as_soon_as_a_server_shows_the_new_mapping(phase: float) -> None:
+    """Own doubt, the new address for the peer (over the relay, for the direct way is dead), and the
+    peer's challenge to it, at once: not at the next look a second later."""
+    stage, laptop, desk = call(phase)
+    box = gateway(laptop).nat
+    assert box is not None
+    gateway(laptop).rebind(new_address=True)
+    stage.run(0.4)
+    primary = desk.core.tunnels.by_name(laptop.name).paths.primary
+    assert primary is not None
+    assert primary.remote.host == box.address
