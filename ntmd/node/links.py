@@ -11,7 +11,7 @@ from ntmd.node.common import Common
 from ntmd.node.shift import Shift
 from ntmd.node.tunnels import Tunnel
 from ntmd.node.underlay import Underlay
-from ntmd.node.uplink import UNEASY
+from ntmd.node.uplink import BRIEF, UNEASY, patience
 from ntmd.proto.messages import MoveCause
 from ntmd.proto.plane import TunnelActivity
 from ntmd.proto.timing import (
@@ -19,11 +19,8 @@ from ntmd.proto.timing import (
     LINK_BACK,
     LINK_PATIENCE,
     LINK_RETRY,
-    LINK_RETRY_MAX,
     STANDBY_SOCKETS,
 )
-
-BRIEF = (0.1,)  # two copies are enough for a link that was silent for long
 
 
 class Links:
@@ -111,8 +108,7 @@ class Links:
         self._again(socket, now)
 
     def _again(self, socket: int, now: float) -> None:
-        quiet = now - self._since.get(socket, now)
-        wait = min(max(LINK_RETRY, quiet / LINK_PATIENCE), LINK_RETRY_MAX)
+        wait = patience(now - self._since.get(socket, now))
         self._common.timers.set(
             ("silent link", socket), now + wait, lambda at: self._retry(socket, at)
         )

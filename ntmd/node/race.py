@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ntmd.node.underlay import OwnSocket, Underlay
     from ntmd.node.uplink import Uplink
 
-PROBE_LADDER = (0.1,)  # UDP is tried again with two copies
+PROBE_LADDER = (0.1,)  # UDP is tried again with two copies, in the end with one
 
 
 class Race:
@@ -192,8 +192,8 @@ class Race:
         self._tries += 1
         self._common.timers.set(self._timer("udp"), now + wait, self._try_udp)
 
-    def network_changed(self, now: float) -> None:
-        """Another network may let UDP pass."""
+    def udp_may_pass(self, now: float) -> None:
+        """There is another network, or another server was heard over UDP again."""
         if self.carries:
             self._tries = 0
             self._try_udp(now)
@@ -202,10 +202,11 @@ class Race:
         uplink = self._uplink
         if not self.carries or uplink.handle is None or self._common.stopping:
             return
+        ladder = PROBE_LADDER if self._tries < len(UDP_AGAIN) else ()
         for way in self._underlay.ways(uplink.endpoints):
             if not self._prober.under_way(uplink.handle, way):
                 self._prober.start(
-                    uplink.handle, way, now, self._udp_works, ladder=PROBE_LADDER, purpose="udp"
+                    uplink.handle, way, now, self._udp_works, ladder=ladder, purpose="udp"
                 )
         self._later_udp(now)
 
@@ -215,3 +216,4 @@ class Race:
         if self.carries and self._underlay.is_open(proof.path.socket):
             self._uplink.promote(proof, now)
             self.promoted(proof.path.socket, now)
+            self._streams.udp_passes(now)

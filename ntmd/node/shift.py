@@ -17,9 +17,9 @@ from ntmd.node.steering import Steering
 from ntmd.node.tunnel import Open
 from ntmd.node.tunnels import Tunnel, Tunnels
 from ntmd.node.underlay import Underlay
-from ntmd.node.uplink import Uplink
+from ntmd.node.uplink import BRIEF, Uplink, patience
 from ntmd.proto.messages import MoveCause
-from ntmd.proto.timing import STANDBY_SOCKETS
+from ntmd.proto.timing import LADDER, STANDBY_SOCKETS
 from ntmd.proto.types import Path
 
 PROOF_FRESH = 10.0  # a direct path that answered this recently is switched to at once, seconds
@@ -50,10 +50,16 @@ class Shift:
     # -------------------------------------------------------------- spare links
 
     def keep_warm(self, now: float) -> None:
-        """One NAT keep-alive per spare socket, towards the home relay (or the coordinator)."""
+        """One NAT keep-alive per spare socket, towards the home relay (or the coordinator). One
+        that did not answer is asked less and less often; beside TLS the race asks on all."""
         server = self.server()
+        if server.race.carries:
+            return
         for socket in self._spare_sockets(server):
-            server.warm(socket, now, lambda at: self._uplink(server, at))
+            since, asked = server.mute.get(socket, (now, -1e9))
+            if now - asked >= patience(now - since):
+                ladder = BRIEF if socket in server.mute else LADDER
+                server.warm(socket, now, lambda at: self._uplink(server, at), ladder)
 
     def server(self) -> Uplink:
         """Who is asked over spare links."""

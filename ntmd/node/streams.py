@@ -31,6 +31,9 @@ class Owner(Protocol):
     def stream_gone(self, number: int) -> None:
         """Its network is gone, and it with it."""
 
+    def udp_may_pass(self, now: float) -> None:
+        """Somebody else was heard over UDP again."""
+
 
 @dataclass(slots=True)
 class Stream:
@@ -95,6 +98,11 @@ class Streams:
             self.close(stream.socket.number)
             stream.owner.stream_gone(stream.socket.number)
         return [stream.socket for stream in gone]
+
+    def udp_passes(self, now: float) -> None:
+        """A server was heard over UDP again: others that have a connection may be, too."""
+        for owner in dict.fromkeys(stream.owner for stream in self._by_number.values()):
+            owner.udp_may_pass(now)
 
     def socket(self, number: int) -> OwnSocket | None:
         """The connection as an own socket."""

@@ -15,7 +15,14 @@ from ntmd.node.probing import Prober, Proof
 from ntmd.node.race import Race
 from ntmd.node.underlay import Underlay
 from ntmd.proto.events import CallFailed, Established
-from ntmd.proto.timing import DOUBT_LADDER, LADDER, STANDBY_FRESH
+from ntmd.proto.timing import (
+    DOUBT_LADDER,
+    LADDER,
+    LINK_PATIENCE,
+    LINK_RETRY,
+    LINK_RETRY_MAX,
+    STANDBY_FRESH,
+)
 from ntmd.proto.types import Endpoint, Path, Peer
 
 Seen = Callable[[float, int | None], None]
@@ -27,6 +34,7 @@ server that was away for long hears each node within 160 s, and never many at on
 WANTED_PAUSE = 5.0  # somebody who needs the server has it called before its time, so often at most
 REKEY_AFTER_MOVE = 2.0  # a move is settled by then, seconds
 UNEASY = 0.5  # a keep-alive unanswered for this long (six copies) makes the link suspect, seconds
+BRIEF = (0.1,)  # two copies are enough for a link that was silent for long
 REKEY_PAUSE = 10.0  # at most one rekey for moves in this time, seconds
 
 
@@ -48,9 +56,15 @@ class Spare:
     at: float
 
 
+def patience(quiet: float) -> float:
+    """How long a link that has been silent for ``quiet`` is left alone, seconds."""
+    return min(max(LINK_RETRY, quiet / LINK_PATIENCE), LINK_RETRY_MAX)
+
+
 class Uplink:
     """One server. ``path`` is where it is spoken to; ``observed`` what it saw of each socket;
-    ``spares`` are ways on other own sockets that answer too, by socket."""
+    ``spares`` are ways on other own sockets that answer too, by socket; ``mute`` are those that do
+    not: since when, and when last asked."""
 
     def __init__(
         self,
@@ -84,6 +98,7 @@ class Uplink:
         self.observed: dict[int, Endpoint] = {}
         self.observed_at: dict[int, float] = {}
         self.spares: dict[int, Spare] = {}
+        self.mute: dict[int, tuple[float, float]] = {}
         self.race = Race(self, common, underlay, prober)
         self.uneasy: Callable[[int, float], None] = lambda *_: None
 
@@ -211,6 +226,7 @@ class Uplink:
         handle, path = self.handle, self.path
 
         def won(proof: Proof, at: float) -> None:
+            self._common.timers.cancel(("uneasy", self.peer.key))
             self._answered(proof, at)
             changed = self.saw(proof.path.socket, proof.answer.observed, at)
             done(not changed, at)
@@ -242,6 +258,8 @@ class Uplink:
             self.observed_at.pop(socket, None)
         for socket in [s for s in self.spares if not self._underlay.is_open(s)]:
             del self.spares[socket]
+        for socket in [s for s in self.mute if not self._underlay.is_open(s)]:
+            del self.mute[socket]
         ways = self._ways()
         if not ways:
             if self.path is not None and not self._carries(self.path):
@@ -254,7 +272,7 @@ class Uplink:
             else:
                 self.call(now)
             return False
-        self.race.network_changed(now)
+        self.race.udp_may_pass(now)
         best = self._best(ways)
         if best == self.path and self.proven:
             return False
@@ -348,6 +366,7 @@ class Uplink:
 
         def answered(proof: Proof, at: float) -> None:
             self.last_heard = at
+            self.mute.pop(socket, None)
             if self._underlay.is_open(socket):
                 self.spares[socket] = Spare(way, proof.rtt, at)
                 self.saw(socket, proof.answer.observed, at)
@@ -356,6 +375,8 @@ class Uplink:
 
         def silent(at: float) -> None:
             self.spares.pop(socket, None)
+            since, _ = self.mute.get(socket, (now, now))
+            self.mute[socket] = (since, now)
             if in_use and way == self.path:
                 self.silent(at)
 

@@ -164,8 +164,8 @@ STREAM_KEEPALIVE = 120.0  # NATs keep TCP for longer (RFC 5382 REQ-5), but a dea
 STREAM_CONNECTIONS = 1024  # of a server, all together
 STREAM_PER_SOURCE = 64  # of one IPv4 address or IPv6 /64; many users may share one
 UDP_AGAIN = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
-"""While TLS carries, UDP is tried again after these pauses (then every 60 s: two probes of 60
-bytes, 8 kB an hour)."""
+"""While TLS carries, UDP is tried again after these pauses (then every 60 s: towards each server,
+on each link and in each family one probe of 90 bytes, 5 kB an hour)."""
 
 # ------------------------------------------------------------------ certificates (C9, S8)
 NODE_CERTIFICATE = 14 * 86400.0
