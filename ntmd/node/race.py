@@ -71,7 +71,9 @@ class Race:
         timer = self._timer("race")
         if not self.endpoints or self.carries or self._common.timers.pending(timer) is not None:
             return
-        here = self._underlay.places.here()
+        path, places = self._uplink.path, self._underlay.places
+        carried = path is not None and self._underlay.is_open(path.socket)
+        here = places.at(path.socket) if path is not None and carried else places.here()
         blocked = bool(here.tls) if here.tls or here.udp else self._needed
         at_once = blocked and not self._numbers
         wait = 0.0 if at_once else max(STREAM_AFTER, 3 * (self._uplink.rtt or 0.0))

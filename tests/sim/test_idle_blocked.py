@@ -94,3 +94,22 @@ def test_the_first_server_that_is_heard_over_udp_has_the_others_tried_at_once() 
     assert stage.world.run(61.0, lambda: over_tls() == 2)
     down.script = None
     assert stage.world.run(1.0, lambda: over_tls() == 0)
+
+
+def test_no_connection_is_opened_where_a_preferred_link_needed_one_and_another_carries() -> None:
+    """What counts is the network of the way that was asked, not of the best link."""
+    stage = Stage(7, keep_trace=False)
+    stage.domain(tls=True)
+    hotel = stage.world.home(PORT_RESTRICTED)
+    UdpEater(hotel)
+    laptop = stage.node("laptop", hotel)
+    stage.all_up()
+    assert laptop.core.shift.server().race.carries
+    laptop.host.attach("wlan0", stage.world.home(SHORT), NODE_LINK, metric=600)
+    stage.run(260.0)
+    assert not laptop.core.shift.server().race.carries
+    streams = laptop.core.underlay.streams
+    opened: list[object] = []
+    streams.open = lambda *args: opened.append(args) or 0  # type: ignore[method-assign,func-returns-value]
+    stage.run(WHILE)
+    assert not opened
