@@ -193,9 +193,10 @@ class Outbound:
     def resend(self, wish: Resend, now: float) -> None:
         """Send once more what the peer missed, as it was sealed."""
         tunnel = self._table.by_number.get(wish.tunnel)
-        if tunnel is None or not tunnel.paths:
+        if tunnel is None or tunnel.send is None or not tunnel.paths:
             return
-        for datagram in self.recent.take(wish, now):
+        sent = tunnel.send.counter if tunnel.send.number == wish.session else timing.COUNTER_LIMIT
+        for datagram in self.recent.take(wish, sent, now):
             self.resent += 1
             self._egress.spread(tunnel, memoryview(bytearray(datagram)), len(datagram), now)
 

@@ -1,14 +1,16 @@
 """Sealed datagrams of the last moment, kept so that they can be sent once more (rule S14).
 
 After an outage what the peer reports missing leaves again, bit for bit: its window drops what had
-arrived, so that nothing is delivered twice. Of each run only the end is kept, and of each inner
-flow only the newest runs: enough for a stream to notice its loss and to go on by itself, and a bulk
-flow never pushes out the last keystroke of another. Keeping costs one short copy per run.
+arrived, so that nothing is delivered twice. If it is lost again, because a NAT or a relay was not
+ready for the new place, the next report shows that. Of each run only the end is kept, and of each
+inner flow only the newest runs: enough for a stream to notice its loss and to go on by itself, and
+a bulk flow never pushes out the last keystroke of another. Keeping costs one short copy per run.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from ntmd.dataplane.table import Sender
@@ -26,6 +28,15 @@ class Piece(NamedTuple):
     size: int
     expires: float  # of the key
     data: bytes
+    again: int = 0  # how often it was sent once more
+
+
+class _Outage(NamedTuple):
+    """Counters of a session: what had arrived by its end, and what was sent by the last wish."""
+
+    session: int
+    arrived: int
+    sent: int
 
 
 class Recent:
@@ -33,6 +44,7 @@ class Recent:
 
     def __init__(self) -> None:
         self._flows: dict[tuple[int, bytes], deque[Piece]] = {}
+        self._outages: dict[int, _Outage] = {}  # by tunnel
         self._bytes = 0
 
     def keep(self, flow: tuple[int, bytes], sender: Sender, run: memoryview, size: int) -> None:
@@ -55,18 +67,27 @@ class Recent:
         while self._bytes > timing.RESEND_BYTES or len(self._flows) > timing.RESEND_FLOWS:
             self._drop(next(iter(self._flows)))
 
-    def take(self, wish: Resend, now: float) -> list[bytes]:
-        """The datagrams that the peer's report shows missing, in order; each leaves only once."""
+    def take(self, wish: Resend, sent: int, now: float) -> list[bytes]:
+        """The datagrams that the peer's report shows missing, in order; ``sent``: the session's
+        last counter. For each outage a datagram leaves once, and once more for each later look."""
+        outage = self._outages.get(wish.tunnel) if wish.again else None
+        if wish.again and (outage is None or outage.session != wish.session):
+            return []
+        arrived = outage.arrived if outage is not None else wish.greatest
+        self._outages[wish.tunnel] = _Outage(wish.session, arrived, sent)
         found: list[tuple[int, bytes]] = []
-        for flow in [each for each in self._flows if each[0] == wish.tunnel]:
-            pieces = self._flows[flow]
-            for piece in [each for each in pieces if each.session == wish.session]:
-                pieces.remove(piece)
-                self._bytes -= len(piece.data)
-                if piece.expires > now:
-                    found.extend(_missing(piece, wish))
-            if not pieces:
-                del self._flows[flow]
+        for flow, pieces in self._flows.items():
+            if flow[0] != wish.tunnel:
+                continue
+            for at, piece in enumerate(pieces):
+                if piece.session != wish.session or piece.expires <= now:
+                    continue
+                if piece.again > (len(timing.RESEND_LOOKS) if outage is not None else 0):
+                    continue
+                missing = _lost_again(piece, wish, outage) if outage else _missing(piece, wish)
+                if missing or not wish.again:
+                    found.extend(missing)
+                    pieces[at] = piece._replace(again=piece.again + 1)
         return [datagram for _, datagram in sorted(found)]
 
     def newest(self, tunnel: int, session: int) -> list[bytes]:
@@ -76,6 +97,7 @@ class Recent:
 
     def forget(self, tunnel: int) -> None:
         """A tunnel is gone."""
+        self._outages.pop(tunnel, None)
         for flow in [each for each in self._flows if each[0] == tunnel]:
             self._drop(flow)
 
@@ -93,11 +115,24 @@ class Recent:
         self._bytes -= sum(len(piece.data) for piece in self._flows.pop(flow))
 
 
-def _missing(piece: Piece, wish: Resend) -> list[tuple[int, bytes]]:
-    found = []
+def _datagrams(piece: Piece) -> Iterator[tuple[int, bytes]]:
     for at in range(0, len(piece.data), piece.size):
-        counter = piece.first + at // piece.size
-        behind = wish.greatest - counter
-        if behind < 0 or (0 < behind <= BITMAP and not wish.bitmap >> (behind - 1) & 1):
-            found.append((counter, piece.data[at : at + piece.size]))
-    return found
+        yield piece.first + at // piece.size, piece.data[at : at + piece.size]
+
+
+def _shown(wish: Resend, counter: int) -> bool | None:
+    """Whether the report shows that a datagram arrived; None if it is too old to be in it."""
+    behind = wish.greatest - counter
+    if behind <= 0:
+        return behind == 0
+    return None if behind > BITMAP else bool(wish.bitmap >> (behind - 1) & 1)
+
+
+def _missing(piece: Piece, wish: Resend) -> list[tuple[int, bytes]]:
+    return [each for each in _datagrams(piece) if _shown(wish, each[0]) is False]
+
+
+def _lost_again(piece: Piece, wish: Resend, outage: _Outage) -> list[tuple[int, bytes]]:
+    """Not what was sent since the wish before: that may be on its way."""
+    since = [each for each in _datagrams(piece) if outage.arrived < each[0] <= outage.sent]
+    return [each for each in since if not _shown(wish, each[0])]

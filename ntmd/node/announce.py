@@ -136,7 +136,7 @@ class Announcer:
                 self._second_leg(tunnel, proof.path, seq, now)
         self._steering.on_proof(tunnel, proof, now)
         if owed is not None and (owed[2] or owed[1] == MoveCause.PATH_SILENT):
-            self._tunnels.resend(tunnel, proof.answer.seen)
+            self._steering.restored.begin(tunnel, proof.answer.seen, now)
 
     def _settle(self, tunnel: Tunnel, path: Path) -> None:
         self._tunnels.switch(tunnel, (path,))

@@ -359,7 +359,7 @@ class Doubt:
             if tunnel.doubted is not None:
                 tunnel.doubted = None
                 self._tunnels.switch(tunnel, (proof.path,))
-                self._tunnels.resend(tunnel, proof.answer.seen)
+                self._steering.restored.begin(tunnel, proof.answer.seen, now)
             return True
         watch.answered[proof.path] = now
         if tunnel.doubted is not None and watch.since is not None:
@@ -398,7 +398,7 @@ class Doubt:
         self._common.timers.cancel(("doubt", tunnel.number))
         self._steering.carry(tunnel, path, now)
         self._tunnels.switch(tunnel, (path,))
-        self._tunnels.resend(tunnel, watch.report)
+        self._steering.restored.begin(tunnel, watch.report, now)
         if path.relayed:
             self._common.timers.set(
                 ("look", tunnel.number), now + LOOK_AGAIN, lambda at: self._look(tunnel, at)

@@ -97,7 +97,7 @@ class Follow:
             size = MOVE_LEAST + len(move.padding)
             self._switch(tunnel, event.path, before, old_dead=move.old_dead, size=size, now=now)
         if move.old_dead or move.cause == MoveCause.PATH_SILENT:
-            self._tunnels.resend(tunnel, move.seen)
+            self._steering.restored.begin(tunnel, move.seen, now)
         self._steering.candidates_came(tunnel, listed, now)
         if isinstance(tunnel.state, Open):
             tunnel.busy_at = max(tunnel.busy_at, now - 60.0)

@@ -19,6 +19,7 @@ from ntmd.node.prediction import Allocations
 from ntmd.node.probing import Prober, Proof
 from ntmd.node.relays import Relays
 from ntmd.node.rest import Rest
+from ntmd.node.restored import Restored
 from ntmd.node.tunnel import Input, Open
 from ntmd.node.tunnels import Tunnel, Tunnels
 from ntmd.node.underlay import Underlay
@@ -68,6 +69,7 @@ class Steering:
         self.doubts: Doubt
         self.fading: Fading
         self.rest = Rest(common, tunnels, self)
+        self.restored = Restored(common, prober, tunnels, self)
 
     # -------------------------------------------------------------- choosing
 
@@ -361,6 +363,7 @@ class Steering:
         self.doubts.forget(tunnel)
         self.fading.forget(tunnel)
         self.rest.forget(tunnel)
+        self.restored.forget(tunnel)
         if tunnel.handle is not None:
             self._prober.cancel(tunnel.handle)
 

@@ -138,12 +138,15 @@ class Resend:
 
     ``greatest`` and ``bitmap`` as in :class:`TunnelActivity`, of the peer. Whatever the plane still
     holds of that leaves on the tunnel's present paths while its key lives; each datagram once.
+    ``again``: a later report after the same outage. Of what had been sent by the wish before, and
+    was not in the first report, all that is not known to have arrived leaves once more.
     """
 
     tunnel: int
     session: int
     greatest: int
     bitmap: int
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

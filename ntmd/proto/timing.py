@@ -197,6 +197,9 @@ to 120 s; so, whenever a way is found, one repetition of each is there and leave
 RESEND_TAIL = 4
 """Datagrams kept of the end of each run (S14). Four behind a hole are enough for a receiver to ask
 for it (three duplicate acknowledgements); the stream's own retransmission does the rest."""
+RESEND_LOOKS = (0.1, 0.25)
+"""After an outage the peer is asked so long after the resend, and so long after that again, seconds
+(S14). Not sooner: what it tells is up to ACTIVITY_INTERVAL old."""
 RESEND_RUNS = 4  # newest runs kept of each inner flow: a keystroke, its repetition, an answer
 RESEND_FLOWS = 512  # in all; the one that sent longest ago leaves
 RESEND_BYTES = 1 << 20  # in all: 40 busy flows at 4 x 4 full datagrams, or all 512 of a few packets

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 TCP, UDP, ICMP6 = 6, 17, 58
 NO_ROUTE = 0
@@ -27,6 +28,16 @@ class Note:
     kind: str
 
 
+class Stream(Protocol):
+    """A TCP of this host."""
+
+    def arrived(self, segment: bytes) -> None:
+        """A segment came."""
+
+    def no_route(self, quoted: bytes) -> None:
+        """An ICMP error says that a packet of it had no way."""
+
+
 class InnerHost:
     """Sends through ``out`` (a packet into the TUN) and takes what comes out of it."""
 
@@ -35,8 +46,7 @@ class InnerHost:
         self.notes: list[Note] = []
         self.sent: dict[tuple[bytes, str, int], float] = {}
         self.bad: list[str] = []
-        self.segment: Callable[[bytes], None] = lambda body: None  # a TCP segment arrived
-        self.no_route: Callable[[bytes], None] = lambda quoted: None  # told of such a packet
+        self.streams: dict[int, Stream] = {}  # by port
         self._out = out
         self._now = now
 
@@ -76,7 +86,9 @@ class InnerHost:
         elif protocol == ICMP6:
             self._icmp(source, body)
         elif protocol == TCP:
-            self.segment(body)
+            port = struct.unpack_from(">H", body, 2)[0]
+            if port in self.streams:
+                self.streams[port].arrived(body)
 
     def _icmp(self, source: bytes, body: bytes) -> None:
         match body[0]:
@@ -88,9 +100,14 @@ class InnerHost:
             case 1:
                 self._note(source, 0, "unreachable")
                 if body[1] == NO_ROUTE:
-                    self.no_route(body[8:])
+                    self._no_route(body[8:])
             case other:
                 self._note(source, 0, f"icmp {other}")
+
+    def _no_route(self, quoted: bytes) -> None:
+        port = struct.unpack_from(">H", quoted, 40)[0] if quoted[6] == TCP else 0
+        if port in self.streams:
+            self.streams[port].no_route(quoted)
 
     # -------------------------------------------------------------- reading the notes
 

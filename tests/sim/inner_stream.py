@@ -15,17 +15,16 @@ FIRST_WAIT = 0.24  # 200 ms over a round trip of 40 ms
 class InnerStream:
     """One end. Words that arrived are in ``words`` with their instants."""
 
-    def __init__(self, node: SimNode, to: bytes) -> None:
+    def __init__(self, node: SimNode, to: bytes, port: int = PORT) -> None:
         self.words: list[tuple[float, bytes]] = []
         self.repeated: list[float] = []
-        self._node, self._to = node, to
+        self._node, self._to, self._port = node, to, port
         self._unacked = b""
         self._sent = self._next = 1
         self._tries = 0
         self._last = 0.0
         self._timer: Timer | None = None
-        node.inner.segment = self._arrived
-        node.inner.no_route = self._no_route
+        node.inner.streams[port] = self
 
     @property
     def _clock(self):  # type: ignore[no-untyped-def]
@@ -53,10 +52,11 @@ class InnerStream:
         self._push()
 
     def _out(self, sequence: int, data: bytes) -> None:
-        head = SEGMENT.pack(PORT, PORT, sequence, self._next, 5 << 4, ACK, 500, 0, 0)
+        head = SEGMENT.pack(self._port, self._port, sequence, self._next, 5 << 4, ACK, 500, 0, 0)
         self._node.inner.tcp(self._to, head + data)
 
-    def _arrived(self, segment: bytes) -> None:
+    def arrived(self, segment: bytes) -> None:
+        """A segment came; it is answered if it holds data."""
         _, _, sequence, acked, *_ = SEGMENT.unpack_from(segment)
         data = segment[SEGMENT.size :]
         if self._unacked and acked == self._sent + len(self._unacked):
@@ -69,7 +69,7 @@ class InnerStream:
         if data:
             self._out(self._sent, b"")
 
-    def _no_route(self, quoted: bytes) -> None:
+    def no_route(self, quoted: bytes) -> None:
         """RFC 6069: a repetition met no way, so the last doubling is taken back."""
         sequence = SEGMENT.unpack_from(quoted, 40)[2]
         if not self._unacked or sequence != self._sent or not self._tries:

@@ -131,6 +131,36 @@ def test_what_an_outage_ate_leaves_again_bit_for_bit_and_once() -> None:
     assert a.stats().gauges["resent"] == 2
 
 
+def test_what_is_lost_again_leaves_once_more_for_each_later_report() -> None:
+    a, b = pair()
+    sent = [a.outbound_packet(tcp_packet(b"1", sequence=i), 1.0)[0][0] for i in range(5)]
+    b.inbound_datagram(sent[0], 1, AT_A, 1.0)
+    a.apply(report(b, 2.0), 3.0)
+    for i in range(80):  # they arrive, and there are more than a report can name
+        [(data, _)] = a.outbound_packet(udp_packet(bytes((i,))), 3.1)
+        b.inbound_datagram(data, 1, AT_A, 3.1)
+    later = dataclasses.replace(report(b, 4.0), again=True)
+    looks = [[data for data, _ in a.apply(later, 5.0 + i)] for i in range(4)]
+    kept = sent[1:]
+    assert looks[:2] == [kept, kept]
+    assert all(data not in look for look in looks[2:] for data in kept), "and then no more"
+
+
+def test_a_later_report_says_nothing_of_what_has_left_since() -> None:
+    a, _ = pair()
+    a.outbound_packet(udp_packet(b"1"), 1.0)
+    assert len(a.apply(Resend(5, 1, 0, 0), 2.0)) == 1
+    a.outbound_packet(udp_packet(b"2"), 2.1)
+    assert len(a.apply(Resend(5, 1, 0, 0, again=True), 2.2)) == 1, "the second is on its way"
+    assert len(a.apply(Resend(5, 1, 0, 0, again=True), 2.3)) == 2, "both were sent by the last one"
+
+
+def test_a_later_report_alone_is_nothing() -> None:
+    a, _ = pair()
+    a.outbound_packet(udp_packet(b"1"), 1.0)
+    assert a.apply(Resend(5, 1, 0, 0, again=True), 2.0) == []
+
+
 def test_nothing_leaves_without_a_path_or_after_the_key() -> None:
     a, _ = pair()
     a.outbound_packet(udp_packet(b"1"), 1.0)
@@ -209,7 +239,7 @@ def test_no_inner_packet_is_delivered_twice_whatever_is_lost(events: list[tuple[
                 paths = ((), (FIRST,), (SECOND,), (FIRST, SECOND))[value & 3]
                 carry(a.apply(SwitchPath(5, paths), now))
             case "report":
-                wishes.append(report(b, now + 0.2))
+                wishes.append(dataclasses.replace(report(b, now + 0.2), again=bool(value & 1)))
             case "resend":
                 carry(a.apply(wishes[-1 - value % len(wishes)], now))
             case "time":
