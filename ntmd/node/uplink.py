@@ -31,6 +31,7 @@ Seen = Callable[[float, int | None], None]
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0)
 """Waits from the failure of a call (10 s) to the next, seconds; up to a quarter more by chance: a
 server that was away for long hears each node within 160 s, and never many at once."""
+NEWS_PAUSE, NEWS_PAUSE_MAX = 1.0, 64.0  # between two changes of what the server saw, seconds
 WANTED_PAUSE = 5.0  # somebody who needs the server has it called before its time, so often at most
 REKEY_AFTER_MOVE = 2.0  # a move is settled by then, seconds
 UNEASY = 0.5  # a keep-alive unanswered for this long (six copies) makes the link suspect, seconds
@@ -97,6 +98,7 @@ class Uplink:
         self.last_heard: float | None = None
         self.observed: dict[int, Endpoint] = {}
         self.observed_at: dict[int, float] = {}
+        self._news: dict[int, tuple[float, float]] = {}  # socket: no other one before, and pause
         self.spares: dict[int, Spare] = {}
         self.mute: dict[int, tuple[float, float]] = {}
         self.race = Race(self, common, underlay, prober)
@@ -188,7 +190,7 @@ class Uplink:
     def saw(
         self, socket: int, observed: Endpoint | None, now: float, *, announced: bool = False
     ) -> bool:
-        """The server told which source it saw; True if that differs from before.
+        """The server told which source it saw; True if that is another one, and not one of many.
 
         Where it is the way in use, the server is told too, whatever it was that asked: pings move
         nothing (rule C7). ``announced``: it has just been told, by what this answers.
@@ -199,11 +201,32 @@ class Uplink:
         if observed is None or before == observed:
             return False
         self.observed[socket] = observed
+        if before is not None and not self._is_news(socket, now):
+            return False
         mapped_anew = before is not None and self.path is not None and socket == self.path.socket
         if mapped_anew and not announced:
             self.announce_again(now)
         self._seen(now, socket if mapped_anew else None)
         return True
+
+    def _is_news(self, socket: int, now: float) -> bool:
+        """A source that changes all the time (a NAT in pieces, a server that lies) is passed on at
+        growing distances, the newest one."""
+        due, pause = self._news.get(socket, (-1e9, NEWS_PAUSE))
+        if now < due:
+            self._common.timers.set(
+                ("news", self.peer.key, socket), due, lambda at: self._late_news(socket, at)
+            )
+            return False
+        pause = min(2 * pause, NEWS_PAUSE_MAX) if now < due + pause else NEWS_PAUSE
+        self._news[socket] = (now + pause, pause)
+        return True
+
+    def _late_news(self, socket: int, now: float) -> None:
+        if socket in self.observed and self._is_news(socket, now):
+            if self.path is not None and socket == self.path.socket:
+                self.announce_again(now)
+            self._seen(now, None)
 
     def ask(self, now: float) -> bool:
         """Ask for a sign of life in quick succession; what comes of it, others watch. False if it
@@ -228,8 +251,10 @@ class Uplink:
         def won(proof: Proof, at: float) -> None:
             self._common.timers.cancel(("uneasy", self.peer.key))
             self._answered(proof, at)
-            changed = self.saw(proof.path.socket, proof.answer.observed, at)
-            done(not changed, at)
+            socket = proof.path.socket
+            known = self.observed.get(socket)
+            self.saw(socket, proof.answer.observed, at)
+            done(self.observed.get(socket) == known, at)
 
         self._prober.start(handle, path, now, won, lost=self.silent, purpose="keepalive")
 
@@ -256,6 +281,7 @@ class Uplink:
         for socket in [s for s in self.observed if not self._underlay.is_open(s)]:
             del self.observed[socket]
             self.observed_at.pop(socket, None)
+            self._news.pop(socket, None)
         for socket in [s for s in self.spares if not self._underlay.is_open(s)]:
             del self.spares[socket]
         for socket in [s for s in self.mute if not self._underlay.is_open(s)]:
