@@ -120,8 +120,10 @@ class ReferencePlane:
                 own = self._by_descriptor[descriptor]
                 if isinstance(own, StreamUnderlay):
                     self._drain_stream(own, now)
-                else:
-                    self._drain_socket(own, now)
+                    continue
+                if mask & select.EPOLLERR:
+                    own.hear_errors()
+                self._drain_socket(own, now)
             else:
                 others.append(descriptor)
         if now >= self._look_at:
@@ -191,7 +193,7 @@ class ReferencePlane:
             if isinstance(wish, OpenStream):
                 underlay = StreamUnderlay(wish, self._streams, self._mark)
             else:
-                underlay = Underlay(wish, self._mark)
+                underlay = Underlay(wish, self._mark, self._refused)
         except OSError as error:
             text = error.strerror or str(error)
             self._events.append(SocketFailed(wish.socket, error.errno or 0, text))
@@ -259,16 +261,23 @@ class ReferencePlane:
             self.drops["out_send_failed"] += 1
             if error.errno == errno.ENOBUFS:
                 self._board.egress.copies.stop()
-            now = boot_clock()
-            if now - self._failed.get(path, -1e9) >= FAILED_INTERVAL:
-                if len(self._failed) > 256:
-                    self._failed.clear()
-                self._failed[path] = now
-                self._events.append(SendFailed(path, error.errno or 0, error.strerror or ""))
+            self._send_failed(path, error.errno or 0, boot_clock())
         else:
             if lost:
                 self.drops["out_socket_full"] += lost
                 self._board.egress.copies.stop()
+
+    def _send_failed(self, path: Path, number: int, now: float) -> None:
+        if now - self._failed.get(path, -1e9) >= FAILED_INTERVAL:
+            if len(self._failed) > 256:
+                self._failed.clear()
+            self._failed[path] = now
+            self._events.append(SendFailed(path, number, os.strerror(number)))
+
+    def _refused(self, socket: int, remote: Endpoint, number: int) -> None:
+        """Somebody on the way, or the far end, refuses what was sent there; so he says."""
+        self.drops["out_refused"] += 1
+        self._send_failed(Path(socket, remote), number, boot_clock())
 
     # ------------------------------------------------------------------ in
 
@@ -292,7 +301,8 @@ class ReferencePlane:
             self._board.runs.close()
         except OSError as error:
             self._board.runs.close()
-            self._socket_error(underlay, error)
+            if not underlay.hear_errors():
+                self._socket_error(underlay, error)
         self.work["receives"] += count
 
     def _drain_stream(self, stream: StreamUnderlay, now: float) -> None:

@@ -1,6 +1,7 @@
 """The plane's UDP sockets: one per underlay interface and family, bound to it.
 
-Sources: Linux ``udp(7)`` (``UDP_SEGMENT``, ``UDP_GRO``), ``socket(7)`` (``SO_BINDTODEVICE``).
+Sources: Linux ``udp(7)`` (``UDP_SEGMENT``, ``UDP_GRO``), ``socket(7)`` (``SO_BINDTODEVICE``),
+``ip(7)`` and ``ipv6(7)`` (``IP_RECVERR``, ``IPV6_RECVERR``).
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import errno
 import select
 import socket
+import struct
 import sys
+from collections.abc import Callable
 
 from ntmd.proto.plane import OpenSocket
 from ntmd.proto.types import Endpoint
@@ -18,6 +21,13 @@ SOL_UDP = 17
 SO_MARK, SO_SNDBUFFORCE, SO_RCVBUFFORCE = 36, 32, 33
 IPV6_FREEBIND = 78
 IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, IPV6_DONTFRAG = 10, 23, 62
+IP_RECVERR, IPV6_RECVERR = 11, 25
+MSG_ERRQUEUE = 0x2000
+READ_ERROR = struct.Struct("=IBBBxII")  # struct sock_extended_err: errno, origin, ...
+FROM_ICMP = (2, 3)  # origins: ICMP, ICMPv6; the others are our own kernel's, and known
+ERROR_ROOM = 512  # bytes: the error, and who sent it
+RECEIVED_ERRORS = ((socket.IPPROTO_IP, IP_RECVERR), (socket.IPPROTO_IPV6, IPV6_RECVERR))
+ERRORS_AT_ONCE = 64
 PROBE = 3  # never fragment, and do not believe what ICMP says of the path's size: it is measured
 BUFFER = 4 << 20  # bytes in the kernel, each way
 ANCILLARY = 64  # bytes: one integer
@@ -25,17 +35,20 @@ WAIT_FOR_ROOM = 5  # ms; a full send buffer holds the TUN back for this long bef
 FIT_LATER = (errno.EINVAL, errno.EMSGSIZE)  # this batch cannot be cut by the kernel
 NO_SEGMENTATION = (errno.EIO, errno.EOPNOTSUPP, errno.ENOPROTOOPT)  # this device cannot at all
 
+Refused = Callable[[int, Endpoint, int], None]  # own socket, where to, errno
+
 
 class Underlay:
     """One own socket."""
 
-    def __init__(self, wish: OpenSocket, mark: int) -> None:
-        """Open it; raises OSError."""
+    def __init__(self, wish: OpenSocket, mark: int, refused: Refused) -> None:
+        """Open it; raises OSError. ``refused`` hears what ICMP says of datagrams sent before."""
         self.number = wish.socket
         self.family = wish.family
         self.interface = wish.interface
         self.blocked = False
         self.segments = True
+        self._refused = refused
         family = socket.AF_INET6 if wish.family == 6 else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
@@ -56,8 +69,10 @@ class Underlay:
             own.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)  # still tentative addresses
             own.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PROBE)
             own.setsockopt(socket.IPPROTO_IPV6, IPV6_DONTFRAG, 1)
+            own.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
         else:
             own.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PROBE)
+            own.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
         for forced, plain in (
             (SO_SNDBUFFORCE, socket.SO_SNDBUF),
             (SO_RCVBUFFORCE, socket.SO_RCVBUF),
@@ -81,6 +96,27 @@ class Underlay:
         name = self.socket.getsockname()
         return Endpoint(name[0], name[1])
 
+    def hear_errors(self) -> bool:
+        """Pass on what ICMP says of datagrams sent before; False if it says nothing.
+
+        The kernel tells it twice: here, and as the failure of whatever call comes next, which has
+        nothing to do with it. Of sizes we do not believe it; they are measured.
+        """
+        heard = False
+        for _ in range(ERRORS_AT_ONCE):
+            try:
+                _, ancillary, _, remote = self.socket.recvmsg(0, ERROR_ROOM, MSG_ERRQUEUE)
+            except OSError:
+                break
+            heard = True
+            for level, kind, data in ancillary:
+                if (level, kind) not in RECEIVED_ERRORS or len(data) < READ_ERROR.size:
+                    continue
+                number, origin, *_ = READ_ERROR.unpack_from(data)
+                if origin in FROM_ICMP and number != errno.EMSGSIZE:
+                    self._refused(self.number, Endpoint(remote[0], remote[1]), number)
+        return heard
+
     def send(self, run: memoryview, size: int, remote: Endpoint) -> int:
         """Send datagrams of ``size`` bytes that lie side by side; returns how many were lost.
 
@@ -102,7 +138,9 @@ class Underlay:
                     return self._again(run, ancillary, size, remote)
                 return -(-len(run) // size)
             except OSError as error:
-                if error.errno in NO_SEGMENTATION:
+                if self.hear_errors():
+                    pass  # of an earlier datagram: these go one by one
+                elif error.errno in NO_SEGMENTATION:
                     self.segments = False
                 elif error.errno not in FIT_LATER:
                     raise
@@ -132,6 +170,9 @@ class Underlay:
             except BlockingIOError:
                 if not self._room():
                     return 1
+            except OSError:
+                if not self.hear_errors():
+                    raise
         return 1
 
     def _room(self) -> bool:

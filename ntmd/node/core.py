@@ -251,7 +251,10 @@ class NodeCore(Parts):
         """The kernel's word is a hint: it raises doubt, it never kills a path (rule N5)."""
         self.common.counters["send_failed"] += 1
         for tunnel in self.tunnels.all():
-            if tunnel.paths.primary != event.path or not isinstance(tunnel.state, Open):
+            primary = tunnel.paths.primary
+            if primary is None or not isinstance(tunnel.state, Open):
+                continue
+            if (primary.socket, primary.remote) != (event.path.socket, event.path.remote):
                 continue
             if now - self._error_doubt.get(tunnel.number, -1e9) > ERROR_DOUBT:
                 self._error_doubt[tunnel.number] = now

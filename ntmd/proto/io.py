@@ -55,7 +55,8 @@ class SendDatagram:
 
 @dataclass(frozen=True, slots=True)
 class SendFailed:
-    """Input: the kernel refused a datagram on ``path`` with ``errno`` (a hint, rule N5)."""
+    """Input: the kernel, or ICMP, refused a datagram on ``path`` with ``errno`` (a hint, rule N5).
+    What ICMP says of a relay is without the leg."""
 
     path: Path
     errno: int
