@@ -75,5 +75,6 @@ GOALS = [
     Goal("kill", "longest TCP stall", 2000, 2000, Cell.stalls),
     Goal("sleep", "gap after the wake, either way", 1.5 * TRIP + 150, 1.5 * TRIP + 150,
          Cell.datagram_gaps),
+    Goal("sleep", "longest TCP stall after the wake", 200, 500, Cell.stalls),
     Goal("outage", "longest TCP stall beyond the outage", 200, 200, Cell.stalls),
 ]  # fmt: skip

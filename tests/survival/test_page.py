@@ -43,7 +43,7 @@ def test_figures_of_a_cell() -> None:
 
 def test_each_goal_belongs_to_a_scenario() -> None:
     assert {goal.scenario for goal in GOALS} <= set(SCENARIOS)
-    assert len(GOALS) == 13
+    assert len(GOALS) == 14
 
 
 def test_only_the_newest_setup_counts() -> None:
