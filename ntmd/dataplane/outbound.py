@@ -205,8 +205,8 @@ class Outbound:
         tunnel = self._table.by_number.get(number)
         if tunnel is None or tunnel.send is None:
             return
-        for datagram in self.recent.newest(number, tunnel.send.number):
-            packet = tunnel.send.unseal(datagram)
+        for run in self.recent.newest_runs(number, tunnel.send.number):
+            packet = tunnel.send.unseal_first(run, now)
             if packet is not None and packets.is_segment(packet):
                 self._parking.park(tunnel.peer, bytes(VNET_SIZE) + packet, now)
 
@@ -254,8 +254,10 @@ class Outbound:
         self._fragment(tunnel, sender, (VNET_SIZE, length), now)
 
     def _fragment(self, tunnel: Tunnel, sender: Sender, place: tuple[int, int], now: float) -> None:
-        """Cut a packet inside the seal. The pieces are laid where it was."""
+        """Cut a packet inside the seal. The pieces are laid where it was, and are one run, so that
+        what is kept of its flow can be joined again."""
         begin, end = place
+        self.flush(now)
         self.slots.be_plain()
         sender.fragment = sender.fragment + 1 & 0xFFFF_FFFF
         packet = bytes(self.view[begin:end])
@@ -263,6 +265,8 @@ class Outbound:
             self.fragments += 1
             self.buffer[begin : begin + len(piece)] = piece
             self._seal(tunnel, sender, sender.plain, begin, begin + len(piece), now)
+            self._flow = packet[IP_HEADER : IP_HEADER + 4]
+        self.flush(now)
         self.buffer[begin:end] = packet
 
     # ------------------------------------------------------------------ super-packets

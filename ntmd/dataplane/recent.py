@@ -92,8 +92,13 @@ class Recent:
 
     def newest(self, tunnel: int, session: int) -> list[bytes]:
         """The first datagram, a full one if any is, of each flow's newest run."""
+        return [run[0] for run in self.newest_runs(tunnel, session)]
+
+    def newest_runs(self, tunnel: int, session: int) -> list[list[bytes]]:
+        """What is kept of each flow's newest run, datagram by datagram."""
         newest = [pieces[-1] for flow, pieces in self._flows.items() if flow[0] == tunnel]
-        return [piece.data[: piece.size] for piece in newest if piece.session == session]
+        wanted = [piece for piece in newest if piece.session == session]
+        return [[datagram for _, datagram in _datagrams(piece)] for piece in wanted]
 
     def forget(self, tunnel: int) -> None:
         """A tunnel is gone."""

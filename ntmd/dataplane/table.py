@@ -15,8 +15,9 @@ from ntmd.dataplane.allowances import Allowances, Source
 from ntmd.dataplane.cipher import Into, InvalidTag, functions
 from ntmd.dataplane.window import DEFAULT_SIZE, FIRST_COUNTER, Window
 from ntmd.proto import timing
+from ntmd.proto.errors import ProtocolError
 from ntmd.proto.fragments import Reassembly
-from ntmd.proto.frame import FLAG_PARTIAL, HEADER_SIZE, OVERHEAD, Kind
+from ntmd.proto.frame import FLAG_PARTIAL, FRAGMENT, HEADER_SIZE, OVERHEAD, Kind
 from ntmd.proto.plane import DataKey, PlanePath, SwitchPath, TunnelEntry
 from ntmd.proto.types import Path
 
@@ -55,18 +56,37 @@ class Sender:
         self.partial = int.from_bytes(bytes((Kind.DATA, key.slot, FLAG_PARTIAL, 0)), "big")
         self.seal, self.open = functions(key.suite, key.key)
 
-    def unseal(self, datagram: bytes) -> bytes | None:
-        """The inner packet of a datagram that this key sealed, its checksum filled in; else None.
+    def unseal_first(self, run: list[bytes], now: float) -> bytes | None:
+        """The inner packet that a run begins with, if need be joined of its fragments."""
+        pieces = Reassembly()
+        for datagram in run:
+            plain = self._opened(datagram)
+            if not plain or plain[0] != FRAGMENT:
+                return self.unseal(datagram)
+            try:
+                packet = pieces.add(bytes(plain), now)
+            except ProtocolError:
+                return None
+            if packet is not None:
+                return packet
+        return None
 
-        A fragment is no packet.
-        """
+    def _opened(self, datagram: bytes) -> bytearray | None:
         packet = bytearray(len(datagram) - OVERHEAD)
         nonce = datagram[:4] + datagram[8:HEADER_SIZE]
         try:
             self.open(nonce, datagram[HEADER_SIZE:], None, memoryview(packet))
         except (InvalidTag, LookupError, ValueError):
             return None
-        if packet[0] >> 4 != 6:
+        return packet
+
+    def unseal(self, datagram: bytes) -> bytes | None:
+        """The inner packet of a datagram that this key sealed, its checksum filled in; else None.
+
+        A fragment is no packet.
+        """
+        packet = self._opened(datagram)
+        if packet is None or packet[0] >> 4 != 6:
             return None
         protocol = packet[6]
         if datagram[2] & FLAG_PARTIAL and protocol in packets.CHECKSUM_AT:

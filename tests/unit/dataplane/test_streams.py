@@ -8,9 +8,9 @@ from dataclasses import replace
 from ntmd.dataplane.packets import checksum, pseudo_sum, total
 from ntmd.dataplane.simple import SimplePlane
 from ntmd.proto import timing
-from ntmd.proto.plane import DataKey, InstallTunnel, ParkStreams
-from ntmd.proto.types import Suite
-from tests.unit.dataplane.pair import AT_A, A, B, entry, pair, tcp_packet, udp_packet
+from ntmd.proto.plane import DataKey, InstallTunnel, ParkStreams, PlanePath, SwitchPath
+from ntmd.proto.types import Path, Suite
+from tests.unit.dataplane.pair import AT_A, AT_B, A, B, entry, pair, tcp_packet, udp_packet
 
 SYN, RST, ACK = 0x02, 0x04, 0x10
 FRESH = bytes(range(64, 96))
@@ -29,6 +29,22 @@ def test_of_each_stream_the_newest_segment_leaves_under_the_next_session_and_not
     [(datagram, _)] = a.apply(InstallTunnel(replace(entry("a"), send=fresh)), 2.1)
     b.apply(InstallTunnel(entry("b", receive=(fresh,))), 2.1)
     assert b.inbound_datagram(datagram, 1, AT_A, 2.2) == tcp_packet(b"newest", sequence=4)
+
+
+def test_a_segment_that_left_in_fragments_is_the_newest_as_well() -> None:
+    """A repetition sized for the way before, on one that is narrower or not measured yet."""
+    a, b = pair()
+    behind, hole = tcp_packet(b"behind the hole", sequence=2000), tcp_packet(bytes(1300))
+    a.outbound_packet(behind, 1.0)
+    narrow = PlanePath(Path(1, AT_B), 1228)
+    a.apply(SwitchPath(5, (narrow,)), 1.5)
+    pieces = a.outbound_packet(hole, 2.0)
+    assert len(pieces) == 2
+    a.apply(ParkStreams(5), 3.0)
+    fresh = DataKey(9, Suite.AES_GCM, FRESH, 2)
+    sent = a.apply(InstallTunnel(replace(entry("a"), send=fresh)), 3.1)
+    b.apply(InstallTunnel(entry("b", receive=(fresh,))), 3.1)
+    assert [b.inbound_datagram(each, 1, AT_A, 3.2) for each, _ in sent] == [hole]
 
 
 def test_a_connection_that_is_not_open_is_not_repeated() -> None:
