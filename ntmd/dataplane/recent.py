@@ -68,11 +68,14 @@ class Recent:
             self._drop(next(iter(self._flows)))
 
     def take(self, wish: Resend, sent: int, now: float) -> list[bytes]:
-        """The datagrams that the peer's report shows missing, in order; ``sent``: the session's
-        last counter. For each outage a datagram leaves once, and once more for each later look."""
+        """The datagrams that the peer's report shows missing, in order.
+
+        ``sent``: the session's last counter. For each outage a datagram leaves once, and once more
+        for each later look; where nothing was wished for before, a later look is the first.
+        """
         outage = self._outages.get(wish.tunnel) if wish.again else None
-        if wish.again and (outage is None or outage.session != wish.session):
-            return []
+        if outage is not None and outage.session != wish.session:
+            outage = None
         arrived = outage.arrived if outage is not None else wish.greatest
         self._outages[wish.tunnel] = _Outage(wish.session, arrived, sent)
         found: list[tuple[int, bytes]] = []
@@ -85,7 +88,7 @@ class Recent:
                 if piece.again > (len(timing.RESEND_LOOKS) if outage is not None else 0):
                     continue
                 missing = _lost_again(piece, wish, outage) if outage else _missing(piece, wish)
-                if missing or not wish.again:
+                if missing or outage is None:
                     found.extend(missing)
                     pieces[at] = piece._replace(again=piece.again + 1)
         return [datagram for _, datagram in sorted(found)]

@@ -31,6 +31,16 @@ def _erased(*_: Any) -> None:
     raise LookupError("the key is erased")
 
 
+def _whole(packet: bytearray | None, flags: int) -> bytes | None:
+    """An inner packet with its checksum filled in; None if it is no packet."""
+    if not packet or packet[0] >> 4 != 6:
+        return None
+    protocol = packet[6]
+    if flags & FLAG_PARTIAL and protocol in packets.CHECKSUM_AT:
+        packets.complete(packet, packets.IP_HEADER, packets.CHECKSUM_AT[protocol])
+    return bytes(packet)
+
+
 class Sender:
     """The sending side of a session. It opens only what it sealed itself."""
 
@@ -57,12 +67,13 @@ class Sender:
         self.seal, self.open = functions(key.suite, key.key)
 
     def unseal_first(self, run: list[bytes], now: float) -> bytes | None:
-        """The inner packet that a run begins with, if need be joined of its fragments."""
+        """The inner packet that a run of datagrams begins with, which this key sealed; its checksum
+        is filled in, and if need be it is joined of its fragments. None: no such packet."""
         pieces = Reassembly()
         for datagram in run:
             plain = self._opened(datagram)
             if not plain or plain[0] != FRAGMENT:
-                return self.unseal(datagram)
+                return _whole(plain, datagram[2])
             try:
                 packet = pieces.add(bytes(plain), now)
             except ProtocolError:
@@ -79,19 +90,6 @@ class Sender:
         except (InvalidTag, LookupError, ValueError):
             return None
         return packet
-
-    def unseal(self, datagram: bytes) -> bytes | None:
-        """The inner packet of a datagram that this key sealed, its checksum filled in; else None.
-
-        A fragment is no packet.
-        """
-        packet = self._opened(datagram)
-        if packet is None or packet[0] >> 4 != 6:
-            return None
-        protocol = packet[6]
-        if datagram[2] & FLAG_PARTIAL and protocol in packets.CHECKSUM_AT:
-            packets.complete(packet, packets.IP_HEADER, packets.CHECKSUM_AT[protocol])
-        return bytes(packet)
 
     def erase(self) -> None:
         """Forget the key, keep the counter."""

@@ -13,12 +13,10 @@ from ntmd.node.common import Common
 from ntmd.node.probing import Prober, Proof
 from ntmd.node.tunnels import Tunnel, Tunnels
 from ntmd.proto.messages import SeenCounters
-from ntmd.proto.timing import PARKED_STREAM_SECONDS, RESEND_LOOKS
+from ntmd.proto.timing import ONE_OUTAGE, PARKED_STREAM_SECONDS, RESEND_LOOKS
 
 if TYPE_CHECKING:
     from ntmd.node.steering import Steering
-
-OVER = 1.0  # ways that fail within so many seconds of each other are one outage
 
 
 class Restored:
@@ -29,12 +27,11 @@ class Restored:
     ) -> None:
         self._common, self._prober = common, prober
         self._tunnels, self._steering = tunnels, steering
-        self._until: dict[int, float] = {}  # tunnel: when its outage is over and done with
+        self._until: dict[int, float] = {}  # tunnel: a wish until then is about the same outage
 
     def begin(self, tunnel: Tunnel, seen: SeenCounters | None, now: float) -> None:
-        """There is a way; ``seen``: what had arrived at the peer when it said so."""
-        self._tunnels.resend(tunnel, seen, again=now < self._until.get(tunnel.number, 0.0))
-        self._until[tunnel.number] = now + OVER
+        """There is a way; ``seen``: what had arrived at the peer when it said so, if it did."""
+        self._wish(tunnel, seen, now)
         last = tunnel.activity.last_tx if tunnel.activity is not None else -1e9
         if now - last <= PARKED_STREAM_SECONDS:
             self._arm(tunnel, 0, now)
@@ -43,6 +40,11 @@ class Restored:
         """The association ended."""
         self._until.pop(tunnel.number, None)
         self._common.timers.cancel(("restored", tunnel.number))
+
+    def _wish(self, tunnel: Tunnel, seen: SeenCounters | None, now: float) -> None:
+        again = now < self._until.get(tunnel.number, -1e9)
+        if self._tunnels.resend(tunnel, seen, again=again):
+            self._until[tunnel.number] = now + ONE_OUTAGE
 
     def _arm(self, tunnel: Tunnel, look: int, now: float) -> None:
         if look < len(RESEND_LOOKS):
@@ -58,7 +60,7 @@ class Restored:
             return
 
         def came(proof: Proof, at: float) -> None:
-            self._tunnels.resend(tunnel, proof.answer.seen, again=True)
+            self._wish(tunnel, proof.answer.seen, at)
             self._steering.on_proof(tunnel, proof, at)
 
         self._prober.start(tunnel.handle, primary, now, came, ladder=(), purpose="restored")

@@ -247,14 +247,18 @@ class Tunnels:
             tunnel.shown = shown
             self._common.emit(SwitchPath(tunnel.number, shown, self.sources(tunnel)))
 
-    def resend(self, tunnel: Tunnel, seen: SeenCounters | None, *, again: bool = False) -> None:
+    def resend(self, tunnel: Tunnel, seen: SeenCounters | None, *, again: bool) -> bool:
         """After an outage: what the peer's report shows missing leaves once more (rule S14);
-        ``again``: what a later report shows to have been lost since."""
+        ``again``: what a later report shows to have been lost since. False if ``seen`` says nothing
+        of a session in use."""
+        wished = False
         for session in tunnel.sessions.values():
             if seen is not None and session.slot_out == seen.slot and tunnel.installed:
                 number = session.data_out.session
                 wish = Resend(tunnel.number, number, seen.greatest, seen.bitmap, again)
                 self._common.emit(wish)
+                wished = True
+        return wished
 
     def remove(self, tunnel: Tunnel) -> None:
         """Take the tunnel out of the plane; its facts stay."""

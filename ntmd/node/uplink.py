@@ -445,4 +445,6 @@ class Uplink:
     def close(self, now: float) -> None:
         """The node goes down."""
         self._common.timers.cancel(("recall", self.peer.key))
+        for socket in self._news:
+            self._common.timers.cancel(("news", self.peer.key, socket))
         self.race.close()

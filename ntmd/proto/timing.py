@@ -200,6 +200,7 @@ for it (three duplicate acknowledgements); the stream's own retransmission does 
 RESEND_LOOKS = (0.1, 0.25)
 """After an outage the peer is asked so long after the resend, and so long after that again, seconds
 (S14). Not sooner: what it tells is up to ACTIVITY_INTERVAL old."""
+ONE_OUTAGE = 1.0  # ways that fail within so many seconds of each other are one outage
 RESEND_RUNS = 4  # newest runs kept of each inner flow: a keystroke, its repetition, an answer
 RESEND_FLOWS = 512  # in all; the one that sent longest ago leaves
 RESEND_BYTES = 1 << 20  # in all: 40 busy flows at 4 x 4 full datagrams, or all 512 of a few packets
