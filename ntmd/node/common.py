@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +15,11 @@ from ntmd.node.timers import Timers
 from ntmd.proto.certs import Leaf, Trust, parse_leaf
 from ntmd.proto.errors import ProtocolError
 from ntmd.proto.events import Identity
-from ntmd.proto.io import Tell
+from ntmd.proto.io import SendDatagram, Tell
+from ntmd.proto.plane import InstallTunnel, Resend, SwitchPath
 from ntmd.proto.session import SessionEngine
+
+LETS_DATA_GO = (InstallTunnel, Resend, SwitchPath)
 
 
 @dataclass
@@ -37,10 +40,23 @@ class Common:
     counters: Counter[str] = field(default_factory=Counter)
     stopping: bool = False
     now: float = 0.0  # instant of the present input, boot-clock seconds
+    may_leave: Callable[[SendDatagram, float], bool] = lambda _, __: True
+    events: deque[Any] = field(default_factory=deque)  # of the engine, not looked at yet
 
     def emit(self, command: Any) -> None:
-        """Wish for something."""
+        """Wish for something. What was said before data may go on a way leaves before the data: a
+        relay forwards nothing from a source that it was not told of."""
+        if isinstance(command, LETS_DATA_GO):
+            self.pull()
         self.commands.append(command)
+
+    def pull(self) -> None:
+        """Take what the engine wants sent, and its events."""
+        for output in self.engine.take_outputs():
+            if not isinstance(output, SendDatagram):
+                self.events.append(output)
+            elif self.may_leave(output, self.now):
+                self.commands.append(output)
 
     def tell(self, level: str, what: str, **fields: Any) -> None:
         """Say something to the operator or the trace."""

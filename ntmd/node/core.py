@@ -50,7 +50,7 @@ from ntmd.proto.plane import (
     UnknownIndex,
 )
 from ntmd.proto.session import Sequencer, SessionEngine
-from ntmd.proto.timing import RENEW_FROM
+from ntmd.proto.timing import RENEW_FROM, ROUTE_WAIT
 from ntmd.proto.types import Peer, Role
 
 RECENT_START = 3600_000  # peers active this recently are called at start (rule S4), ms
@@ -102,6 +102,7 @@ class NodeCore(Parts):
         self._greeted = False
         self._contacts = ContactBudget()
         super().__init__(common)
+        common.may_leave = self._within_budget
         for key in memory.unreadable:
             self.common.tell("warning", "stored entry unreadable", key=key)
         self.registration.configure()
@@ -120,7 +121,8 @@ class NodeCore(Parts):
             case SendFailed():
                 self._send_failed(event, now)
             case NetworkChanged():
-                self.moves.network_changed(event, now)
+                for _ in self.moves.network_changed(event, now):
+                    self._socket_ready(now)
                 self.reach.look()
             case SocketOpened():
                 if not self.underlay.streams.opened(event, now):
@@ -208,13 +210,10 @@ class NodeCore(Parts):
 
     def _settle(self, now: float) -> None:
         """Pass on what the engine wants sent, and its events, until it has no more to say."""
-        while outputs := self.common.engine.take_outputs():
-            for output in outputs:
-                if isinstance(output, SendDatagram):
-                    if self._within_budget(output, now):
-                        self.common.emit(output)
-                else:
-                    self.receive.event(output, now)
+        self.common.pull()
+        while self.common.events:
+            self.receive.event(self.common.events.popleft(), now)
+            self.common.pull()
 
     def _within_budget(self, output: SendDatagram, now: float) -> bool:
         """Whether a first-contact datagram to an unproven candidate may leave (rule S7)."""
@@ -264,9 +263,23 @@ class NodeCore(Parts):
         socket = self.underlay.opened(event)
         if socket is None:
             return
+        if socket.ready:
+            self._socket_ready(now)
+            return
+        self.common.timers.set(
+            ("route", socket.number),
+            now + ROUTE_WAIT,
+            lambda at: self._without_route(socket.number, at),
+        )
+
+    def _without_route(self, number: int, now: float) -> None:
+        if self.underlay.without_route(number) is not None:
+            self._socket_ready(now)
+
+    def _socket_ready(self, now: float) -> None:
         if not self.relays.by_name and self.common.memory.relays:
             self.relays.set_home(self.common.memory.relays, now)
-        self.moves.socket_opened(socket, now)
+        self.moves.socket_ready(now)
         self.reach.look()
         self.keepalive.start(now)
         if not self._greeted:

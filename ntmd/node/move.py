@@ -22,6 +22,7 @@ from ntmd.node.steering import Steering
 from ntmd.node.tunnel import Calling, Open, Waking
 from ntmd.node.tunnels import Tunnel, Tunnels
 from ntmd.node.underlay import OwnSocket, Underlay
+from ntmd.node.validity import PROVEN
 from ntmd.proto.messages import MoveCause
 from ntmd.proto.types import Path
 
@@ -54,8 +55,8 @@ class Moves:
 
     # -------------------------------------------------------------- what happened
 
-    def network_changed(self, event: NetworkChanged, now: float) -> None:
-        """The watcher saw the underlay change."""
+    def network_changed(self, event: NetworkChanged, now: float) -> tuple[OwnSocket, ...]:
+        """The watcher saw the underlay change. Returns the sockets that are ready by that."""
         change = self._underlay.change(event, now)
         if change.gone:
             present = {s.network.interface for s in self._underlay.sockets.values()}
@@ -70,10 +71,11 @@ class Moves:
         for socket in change.routed:
             self._steering_afresh(socket)
         if (change.gone or change.routed) and self._underlay.usable():
-            self._rehome(now)
+            self._rehome(now, frozenset(socket.number for socket in change.routed))
         if change.demoted:
             self._shift.preferred_changed(now, _hint(change.demoted[0], self._underlay))
         self._registration.say_state(now)
+        return change.ready
 
     def _steering_afresh(self, socket: OwnSocket) -> None:
         """A gateway appeared: whatever was sent on this socket before may never have left."""
@@ -91,7 +93,7 @@ class Moves:
                 self._old.setdefault(tunnel.number, primary)
             tunnel.paths.drop_socket(socket.number)
 
-    def socket_opened(self, socket: OwnSocket, now: float) -> None:
+    def socket_ready(self, now: float) -> None:
         """A new own socket can be used."""
         self._rehome(now)
         self._shift.keep_warm(now)
@@ -127,9 +129,9 @@ class Moves:
 
     # -------------------------------------------------------------- moving everything
 
-    def _rehome(self, now: float) -> None:
+    def _rehome(self, now: float, routed: frozenset[int] = frozenset()) -> None:
         """The own networks, or what they reach, are others: a coordinator's word about which way
-        is possible was about those before."""
+        is possible was about those before. ``routed``: sockets that have a route only now."""
         for tunnel in self._tunnels.all():
             tunnel.relay_only = False
         self._registration.last_cause = self._cause[0]
@@ -139,7 +141,7 @@ class Moves:
             if isinstance(tunnel.state, Calling | Waking):
                 self._call(tunnel, now)
             elif tunnel.live:
-                if self._must_move(tunnel):
+                if self._must_move(tunnel, routed):
                     self._move(tunnel, now)
                 else:
                     self._steering.say_candidates(tunnel, now)
@@ -149,10 +151,13 @@ class Moves:
             if self._registration.nat.endpoints:
                 self._registration.nat.run(self._registration.nat.endpoints, now)
 
-    def _must_move(self, tunnel: Tunnel) -> bool:
-        """Whether what the tunnel is sent on is gone, or the relay was told another source."""
+    def _must_move(self, tunnel: Tunnel, routed: frozenset[int]) -> bool:
+        """Whether what the tunnel is sent on is gone or led nowhere, or the relay was told another
+        source."""
         primary = tunnel.paths.primary
         if primary is None or not self._underlay.is_open(primary.socket):
+            return True
+        if primary.socket in routed and tunnel.paths.validity(primary) not in PROVEN:
             return True
         relay = self._steering.relay_way(tunnel)
         return primary.relayed and relay is not None and relay.socket != primary.socket
@@ -198,8 +203,8 @@ class Moves:
             decision=f"tell the peer on {len(ways)} ways, send on "
             + " and ".join(self._steering.describe(way) for way in ways[:2]),
         )
-        self._tunnels.switch(tunnel, tuple(ways[:PATHS_AT_ONCE]))
         self._announcer.send(tunnel, ways, self._cause[0], True, now)
+        self._tunnels.switch(tunnel, tuple(ways[:PATHS_AT_ONCE]))
         self._common.engine.widen(tunnel.handle, ways[:PATHS_AT_ONCE], now)  # a rekey under way
         self._journal.sent(tunnel, now)
         if isinstance(tunnel.state, Open):

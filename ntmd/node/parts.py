@@ -213,7 +213,7 @@ class Parts:
             self.prober,
             self.registration.uplink,
             self._reachable,
-            self.moves.socket_opened,
+            self.moves.socket_ready,
         )
 
     def _tell(self) -> None:

@@ -35,7 +35,7 @@ class Reach:
         prober: Prober,
         coordinator: Uplink,
         told: Callable[[float], None],
-        widened: Callable[[OwnSocket, float], None],
+        widened: Callable[[float], None],
     ) -> None:
         self._common, self._underlay, self._prober = common, underlay, prober
         self._coordinator, self._told, self._widened = coordinator, told, widened
@@ -74,7 +74,7 @@ class Reach:
         socket = self._underlay.note_nat64(event.socket, event.prefix)
         if socket is not None:
             self._common.tell("info", "NAT64 found", interface=socket.network.interface)
-            self._widened(socket, now)
+            self._widened(now)
             self._look_outside(socket.number, LOOKS, now)
 
     def _look_outside(self, number: int, tries: int, now: float) -> None:

@@ -45,12 +45,17 @@ class OwnSocket:
 
     ``mapped`` is the endpoint that a router mapped to it by the protocol ``mapped_by``; ``nat64``
     the prefix through which its network reaches IPv4, and ``outside`` what IPv4 sees of it there.
+    ``routed``: there is or was a default route. A socket without one is not ``ready`` until it has
+    waited for it in vain: a route comes some milliseconds after the address, and what leaves in
+    between reaches nobody.
     """
 
     number: int
     network: Network
     mtu: int
     rank: int
+    routed: bool
+    ready: bool
     local: Endpoint | None = None
     deprecated: bool = False
     mapped: Endpoint | None = None
@@ -58,13 +63,20 @@ class OwnSocket:
     nat64: Prefix | None = None
     outside: Endpoint | None = None
 
+    @property
+    def usable(self) -> bool:
+        """Whether it may be sent on."""
+        return self.local is not None and self.ready
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a change of the underlay did: sockets that are gone; sockets that now have a route;
-    sockets before which another one is preferred by now."""
+    """What a change of the underlay did: sockets that are gone; sockets that are ready by now;
+    sockets that were, without a route, and have one now; sockets before which another one is
+    preferred by now."""
 
     gone: tuple[OwnSocket, ...]
+    ready: tuple[OwnSocket, ...]
     routed: tuple[OwnSocket, ...]
     demoted: tuple[OwnSocket, ...]
 
@@ -76,6 +88,7 @@ class _Wish:
     rank: int
     mtu: int
     deprecated: bool
+    routed: bool
 
 
 def _same(a: Network, b: Network) -> bool:
@@ -111,6 +124,7 @@ class Underlay:
         self.changed_at = event.at if 0 < event.at <= now else now
         wanted = self._wanted()
         gone: list[OwnSocket] = []
+        ready: list[OwnSocket] = []
         routed: list[OwnSocket] = []
         demoted: list[OwnSocket] = []
         for socket in list(self.sockets.values()):
@@ -120,7 +134,8 @@ class Underlay:
                 gone.append(socket)
                 continue
             wish = wanted.pop(match)
-            gateway_came = bool(match.gateway) and not socket.network.gateway
+            route_came = wish.routed and not socket.routed
+            arrived = ready if not socket.ready else routed
             network = match if match.gateway else socket.network
             if wish.rank > socket.rank:
                 demoted.append(socket)
@@ -130,15 +145,17 @@ class Underlay:
                 rank=wish.rank,
                 mtu=wish.mtu,
                 deprecated=wish.deprecated,
+                routed=wish.routed or socket.routed,
+                ready=wish.routed or socket.ready,
             )
             self.sockets[socket.number] = socket
-            if gateway_came and socket.local is not None:
-                routed.append(socket)
+            if route_came and socket.local is not None:
+                arrived.append(socket)
         for socket in self.streams.without(self.sockets):
             self._keep_past(socket)
             gone.append(socket)
         self._open(wanted)
-        return Change(tuple(gone), tuple(routed), tuple(demoted))
+        return Change(tuple(gone), tuple(ready), tuple(routed), tuple(demoted))
 
     def _drop(self, number: int) -> None:
         socket = self.sockets.pop(number, None)
@@ -158,7 +175,13 @@ class Underlay:
         for network, wish in wanted.items():
             number = next(self._numbers)
             self.sockets[number] = OwnSocket(
-                number, network, wish.mtu, wish.rank, deprecated=wish.deprecated
+                number,
+                network,
+                wish.mtu,
+                wish.rank,
+                wish.routed,
+                ready=wish.routed,
+                deprecated=wish.deprecated,
             )
             port = self._common.settings.port
             self._common.emit(
@@ -172,15 +195,15 @@ class Underlay:
                 continue
             gateways = dict(interface.gateways)
             for family in (4, 6):
-                gateway = gateways.get(family, "")
+                gateway, routed = gateways.get(family, ""), family in gateways
                 for address, deprecated in self._addresses(interface, family):
                     if len(wanted) >= MAX_SOCKETS:
                         return wanted
-                    rank = place * 2 + (0 if gateway else NO_GATEWAY)
+                    rank = place * 2 + (0 if routed else NO_GATEWAY)
                     rank += DEPRECATED if deprecated else 0
                     rank += METERED if interface.name in self._common.settings.metered else 0
                     network = Network(interface.name, interface.index, family, address, gateway)
-                    wanted[network] = _Wish(rank, interface.mtu, deprecated)
+                    wanted[network] = _Wish(rank, interface.mtu, deprecated, routed)
         return wanted
 
     def _addresses(self, interface: UnderlayInterface, family: int) -> list[tuple[str, bool]]:
@@ -223,6 +246,15 @@ class Underlay:
         self.sockets[event.socket] = socket
         return socket
 
+    def without_route(self, number: int) -> OwnSocket | None:
+        """No route came: from now on the socket is used as it is, there may be neighbours. None if
+        that is nothing new."""
+        socket = self.sockets.get(number)
+        if socket is None or socket.ready:
+            return None
+        self.sockets[number] = socket = replace(socket, ready=True)
+        return socket
+
     def failed(self, event: SocketFailed, now: float) -> OwnSocket | None:
         """A socket could not be opened or died; it is tried again while its network is there."""
         socket = self.sockets.get(event.socket)
@@ -247,16 +279,14 @@ class Underlay:
     def usable(self, family: int | None = None) -> list[OwnSocket]:
         """Open sockets, best first, of one family or both."""
         found = [
-            s
-            for s in self.sockets.values()
-            if s.local is not None and family in (None, s.network.family)
+            s for s in self.sockets.values() if s.usable and family in (None, s.network.family)
         ]
         return sorted(found, key=lambda s: (self.rank(s.number), s.number))
 
     def is_open(self, number: int) -> bool:
         """Whether the own socket may be sent on."""
         socket = self.find(number)
-        return socket is not None and socket.local is not None
+        return socket is not None and socket.usable
 
     def find(self, number: int) -> OwnSocket | None:
         """The present own socket of this number, UDP or TLS."""

@@ -101,6 +101,9 @@ idle UDP after 30 s and may rebind at any time, so the next datagrams leave on t
 DIRECT_IDLE = 120.0  # an idle direct path lapses: the next packet leaves on the relay leg
 PROMOTE_RATIO = 0.8  # a better path must be 20 % ...
 PROMOTE_MARGIN = 0.010  # ... or 10 ms quicker; direct goes before relay
+ROUTE_WAIT = 0.25
+"""A link without a default route is used as it is after so long, seconds. A DHCP client sets the
+route some milliseconds after the address; until then nothing reaches more than neighbours."""
 STANDBY_FRESH = 30.0  # a spare link that answered this recently is moved to unasked
 STANDBY_SOCKETS = SESSION_SOURCES - 1  # kept warm beside the one in use
 MTU_SIZES = (1500, 1492, 1480, 1460, 1440, 1420, 1400, 1380, 1360, 1320, 1280)

@@ -7,7 +7,7 @@ import ipaddress
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Protocol
 
 from ntmd.node.inputs import NetworkChanged, UnderlayAddress, UnderlayInterface
@@ -44,6 +44,7 @@ class Interface:
     mtu: int
     metric: int
     deprecated: bool = False
+    routed: bool = True  # there is a default route: without one, only neighbours are reached
 
 
 @dataclass(slots=True)
@@ -120,8 +121,13 @@ class Host:
         *,
         metric: int = 100,
         families: tuple[int, ...] | None = None,
+        route_after: float = 0.0,
     ) -> Interface:
-        """Join ``network`` with fresh addresses. The host hears of it a moment later."""
+        """Join ``network`` with fresh addresses. The host hears of it a moment later.
+
+        ``route_after``: seconds from the address to the default route, as when a DHCP client sets
+        one after the other.
+        """
         if interface in self.interfaces:
             raise ValueError(f"{self.name} has {interface} already")
         clock = self.world.clock
@@ -143,8 +149,15 @@ class Host:
         self.interfaces[interface] = entry
         for address in addresses.values():
             network.join(address, _Attachment(self, entry))
+        if route_after:
+            entry.routed = False
+            clock.after(route_after, partial(self._route, entry))
         self._changed()
         return entry
+
+    def _route(self, entry: Interface) -> None:
+        entry.routed = True
+        self._changed()
 
     def detach(self, interface: str) -> None:
         """Leave a network. Packets on their way to the old addresses are lost."""
@@ -214,7 +227,10 @@ class Host:
         if packet.size > entry.mtu:
             return errno.EMSGSIZE
         self._trace("send", packet)
-        entry.up.carry(packet, entry.network.forward)
+        if entry.routed or _near(entry, address, remote):
+            entry.up.carry(packet, entry.network.forward)
+        else:
+            self.drops["no_neighbour"] += 1  # bound to the link, it waits for an answer to ARP
         return 0
 
     def local(self, socket: Socket) -> Endpoint:
@@ -283,10 +299,17 @@ def _view(entry: Interface) -> UnderlayInterface:
     gateways = tuple(
         (family, "fe80::1" if family == 6 else _gateway(address, lengths[4]))
         for family, address in sorted(entry.addresses.items())
+        if entry.routed
     )
     return UnderlayInterface(
         entry.name, entry.index, entry.mtu, True, addresses, gateways, entry.metric
     )
+
+
+def _near(entry: Interface, address: str, remote: Endpoint) -> bool:
+    length = entry.network.prefix_length[remote.family]
+    near = ipaddress.ip_network((address, length), strict=False)
+    return ipaddress.ip_address(remote.host) in near
 
 
 @lru_cache(1024)

@@ -37,6 +37,11 @@ class Stand:
                 self.underlay.opened(SocketOpened(wish.socket, Endpoint(wish.address, 4330)))
         return change
 
+    def wait(self) -> None:
+        """No route comes."""
+        for number in list(self.underlay.sockets):
+            self.underlay.without_route(number)
+
     def take(self) -> list[Any]:
         taken, self.wishes[:] = list(self.wishes), []
         return taken
@@ -73,6 +78,7 @@ def test_a_metered_link_comes_after_what_works_and_before_what_leads_nowhere() -
         interface("usb0", "10.2.0.2", gateways=()),
         interface("wlan0", UnderlayAddress("10.1.0.2", 24, deprecated=True)),
     )
+    stand.wait()
     assert stand.addresses() == ["10.1.0.2", "10.0.0.2", "10.2.0.2"]
     stand.underlay.set_silent(stand.underlay.usable()[0].number, True)
     assert stand.addresses() == ["10.0.0.2", "10.2.0.2", "10.1.0.2"]
@@ -107,9 +113,10 @@ def test_a_lasting_address_is_preferred_to_a_deprecated_one_and_then_kept() -> N
 def test_a_new_address_or_gateway_is_a_new_socket_a_gateway_that_appears_is_not() -> None:
     stand = Stand()
     stand.change(interface("eth0", "10.0.0.2", gateways=()))
+    stand.wait()
     change = stand.change(interface("eth0", "10.0.0.2"))
     assert [s.number for s in change.routed] == [1]
-    assert change.gone == ()
+    assert (change.gone, change.ready) == ((), ())
     change = stand.change(interface("eth0", "10.0.0.2", gateways=()))
     assert (change.gone, change.routed) == ((), ())
     assert [s.number for s in change.demoted] == [1], "a link without a route is a makeshift"
@@ -130,9 +137,35 @@ def test_beside_a_deprecated_address_in_use_a_fresh_one_is_opened_and_preferred(
     assert stand.addresses() == ["2001:db8::2", "2001:db8::1"]
 
 
+def test_a_link_is_ready_with_its_route() -> None:
+    stand = Stand()
+    stand.change(interface("eth0", "10.0.0.2", gateways=()))
+    assert not stand.underlay.is_open(1)
+    assert stand.underlay.ways((Endpoint("10.0.0.9", 1),)) == []
+    change = stand.change(interface("eth0", "10.0.0.2"))
+    assert [s.number for s in change.ready] == [1]
+    assert change.routed == ()
+    assert stand.underlay.is_open(1)
+    assert stand.underlay.without_route(1) is None
+    assert stand.change(interface("eth0", "10.0.0.2")).ready == ()
+
+
+def test_a_route_without_a_gateway_is_a_route() -> None:
+    """A modem's or another point-to-point link."""
+    stand = Stand()
+    stand.change(
+        interface("lan0", "10.5.0.2", gateways=()),
+        interface("ppp0", "10.0.0.2", gateways=((4, ""),)),
+    )
+    stand.wait()
+    assert stand.addresses() == ["10.0.0.2", "10.5.0.2"]
+
+
 def test_a_link_without_gateway_is_used_last() -> None:
     stand = Stand()
     stand.change(interface("lan0", "10.5.0.2", gateways=()), interface("eth0", "10.0.0.2"))
+    assert stand.addresses() == ["10.0.0.2"], "a route may come yet"
+    stand.wait()
     assert stand.addresses() == ["10.0.0.2", "10.5.0.2"]
 
 
