@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import pytest
 
+from ntmd.proto.frame import Kind
+from ntmd.proto.types import Endpoint
 from tests.sim.inner_stream import InnerStream
+from tests.sim.link import Packet
 from tests.sim.nat import PORT_RESTRICTED, SYMMETRIC, NatKind
 from tests.sim.node import SimNode
-from tests.sim.story import NODE_LINK, Stage
+from tests.sim.story import NODE_LINK, RS_PORT, Stage
 from tests.sim.test_move import STEP, delivered, gap, pair
 
 KINDS = pytest.mark.parametrize("kind", [PORT_RESTRICTED, SYMMETRIC], ids=["direct", "relay"])
@@ -79,3 +82,31 @@ def test_a_route_that_comes_much_later_is_a_new_chance(kind: NatKind, late: floa
     stage.run(late + 1.5)
     first = min(at for at in delivered(laptop).values() if at > there - late + 0.05)
     assert first - there <= 0.150
+
+
+@KINDS
+def test_a_relay_is_told_before_it_gets_data(kind: NatKind) -> None:
+    """It forwards nothing from an unknown source (rule S2), so LegMove is first in the burst."""
+    stage, laptop, desk = pair(kind, kind)
+    stage.stream(laptop, desk, 200, STEP)
+    stage.run(1.0)
+    laptop.host.detach("eth0")
+    stage.run(0.1)
+    sent: list[tuple[Endpoint, int]] = []
+
+    network, _ = stage.place(kind)
+    assert network.gateway is not None
+    assert network.gateway.nat is not None
+    outside = network.gateway.nat.address
+
+    def tap(packet: Packet) -> None:
+        if packet.source.host == outside:
+            sent.append((packet.destination, packet.data[0]))
+
+    stage.world.internet.taps.append(tap)
+    laptop.host.attach("wlan0", network, NODE_LINK, route_after=0.010)
+    stage.run(0.040)
+    [relay] = {to for to, what in sent if what == Kind.DATA and to.port == RS_PORT}
+    kinds = [what for to, what in sent if to == relay]
+    assert kinds[0] == Kind.CONTROL
+    assert kinds.count(Kind.DATA) >= 8, "what was parked"
