@@ -69,7 +69,8 @@ class Race:
     def expect(self, now: float) -> None:
         """Something was sent that the server must answer."""
         timer = self._timer("race")
-        if not self.endpoints or self.carries or self._common.timers.pending(timer) is not None:
+        carries = self.carries and self._uplink.proven
+        if not self.endpoints or carries or self._common.timers.pending(timer) is not None:
             return
         path, places = self._uplink.path, self._underlay.places
         carried = path is not None and self._underlay.is_open(path.socket)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ACCESS = Shape(delay=0.010)
 WATCH_DELAY = 0.002  # from a change of the underlay to the host's hearing of it
+ROUTE_DELAY = 0.005  # from a link's address to its default route, as a DHCP client sets them
 EPHEMERAL = 40_000
 
 
@@ -121,12 +122,11 @@ class Host:
         *,
         metric: int = 100,
         families: tuple[int, ...] | None = None,
-        route_after: float = 0.0,
+        route_after: float = ROUTE_DELAY,
     ) -> Interface:
         """Join ``network`` with fresh addresses. The host hears of it a moment later.
 
-        ``route_after``: seconds from the address to the default route, as when a DHCP client sets
-        one after the other.
+        ``route_after``: seconds from the address to the default route.
         """
         if interface in self.interfaces:
             raise ValueError(f"{self.name} has {interface} already")

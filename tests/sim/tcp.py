@@ -101,8 +101,9 @@ class Connection:
         if not self.is_open:
             self._send(SYN, 0, b"")
         else:
-            self._sent = 0
+            since, self._sent = self._since, 0
             self._push()
+            self._since = since  # of the first time
             if not self._sent:
                 self._send(ACK, self._acked, b"")  # the window is closed: ask how it is now
         self._arm(self._wait)

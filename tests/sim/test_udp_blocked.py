@@ -9,7 +9,7 @@ from ntmd.proto.types import Endpoint
 from tests.sim.link import Packet
 from tests.sim.nat import PORT_RESTRICTED
 from tests.sim.node import SimNode
-from tests.sim.story import TLS_PORT, Stage
+from tests.sim.story import NODE_LINK, TLS_PORT, Stage
 from tests.sim.tcp import BUFFER
 from tests.sim.world import Network
 
@@ -300,3 +300,26 @@ def test_connections_that_were_refused_do_not_hold_up_who_waits_now() -> None:
     stage.run(604.0)
     dc.start()
     assert stage.first_answer(laptop, desk, within=40.0) < 10.0
+
+
+@pytest.mark.parametrize("warm", [0.1, 8.0], ids=["new", "warm"])
+def test_a_connection_on_a_link_that_dies_in_silence_is_left_for_the_other_link(
+    warm: float,
+) -> None:
+    """Neither link lets UDP pass. TCP itself gives up after 10 s only."""
+    stage, laptop, desk, _ = blocked_pair()
+    ping(stage, laptop, desk)
+    other = stage.world.home(PORT_RESTRICTED)
+    UdpEater(other)
+    laptop.host.attach("wlan0", other, NODE_LINK, metric=600)
+    stage.run(warm)
+    stage.stream(laptop, desk, 1000)
+    stage.stream(desk, laptop, 1000)
+    stage.run(1.0)
+    at = stage.world.clock.now
+    entry = laptop.host.interfaces["eth0"]
+    entry.up.up = entry.down.up = False
+    stage.run(12.0)
+    for node in (laptop, desk):
+        back = min((when for when in arrived(node).values() if when > at + 0.2), default=1e9)
+        assert back - at < 2.0

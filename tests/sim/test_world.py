@@ -26,7 +26,7 @@ class Talker:
 
     def __init__(self, host: Host, network: Network, port: int = 5000, family: int = 4) -> None:
         self.host = host
-        host.attach("eth0", network)
+        host.attach("eth0", network, route_after=0.0)
         self.got: list[tuple[bytes, Endpoint]] = []
         self.socket = host.bind(Socket(family, port, self._receive, interface="eth0"))
 
