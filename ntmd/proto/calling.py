@@ -45,6 +45,11 @@ PSKS = 4  # offered in one initiation (rule C4)
 PAYLOAD_ROOM = 880  # certificates and record in an initiation of 1,200 bytes with four psk ids
 
 
+def _too_old(begun: Call | Attempt, now: float) -> bool:
+    """Whether nobody answers any more. The two ends of a session agree on its age (rule C12)."""
+    return now - begun.began > timing.HANDSHAKE_LIFETIME
+
+
 class Calling:
     """Handshakes that we begin."""
 
@@ -72,13 +77,17 @@ class Calling:
         offered = tuple(psks)[:PSKS]
         call = association.call
         if call is not None and not anew and set(offered) <= set(call.psks):
-            self.widen(association, paths, now)
+            if _too_old(call, now):  # this process stood still
+                call.paths.update(dict.fromkeys(paths, 0))
+                self._anew(association, call, now)
+            else:
+                self.widen(association, paths, now)
             return association
         if association.current is None:
             association.peer = peer
         kept: list[Attempt] = []
         if call is not None:
-            kept = call.attempts
+            kept = self._young(call, now)
             paths = [*call.paths, *paths]
         fresh = anew or association.current is None
         number = int.from_bytes(self._context.random(8), "big") if fresh else association.numbers[0]
@@ -100,6 +109,9 @@ class Calling:
         call = association.call
         if call is None:
             return
+        if _too_old(call, now):
+            call.paths.update(dict.fromkeys(paths, 0))
+            return  # a fresh one is due
         for path in paths:
             if path not in call.paths:
                 call.paths[path] = 0
@@ -180,6 +192,8 @@ class Calling:
         """One rung: a copy on every path."""
         if association.call is not call or call.rung > len(timing.LADDER):
             return
+        if _too_old(call, now):
+            return  # this process stood still: see _over
         if call.rung == timing.UNPADDED_FROM_RUNG:
             suite = Suite(call.attempts[-1].datagram[2])
             self._attempt(association, call, suite, False, False, now)
@@ -196,10 +210,22 @@ class Calling:
             self._end(association, "silence", now)
             return
         # Copies due within 0.25 s were not sent in 10 s: this process stood still, nobody was
-        # silent. The initiation is too old to be answered (C10), so a fresh one takes its place.
-        paths = dict.fromkeys(call.paths, 0)
-        fresh = Call(call.attempts, paths, call.psks, now, call.hashes, call.association)
-        self._begin(association, fresh, Suite(call.attempts[-1].datagram[2]), now)
+        # silent.
+        self._anew(association, call, now)
+
+    def _anew(self, association: Association, call: Call, now: float) -> None:
+        """The initiation is too old to be answered (C10), so a fresh one takes its place."""
+        paths, suite = dict.fromkeys(call.paths, 0), Suite(call.attempts[-1].datagram[2])
+        kept = self._young(call, now)
+        fresh = Call(kept, paths, call.psks, now, call.hashes, call.association)
+        self._begin(association, fresh, suite, now)
+
+    def _young(self, call: Call, now: float) -> list[Attempt]:
+        """The attempts that may still be answered; the others leave."""
+        for attempt in [each for each in call.attempts if _too_old(each, now)]:
+            call.attempts.remove(attempt)
+            self._context.free_index(attempt.own_index, now)
+        return call.attempts
 
     def _end(self, association: Association, failure: str | None, now: float) -> None:
         """The call is over; the index of the attempt that succeeded has left the list before."""
@@ -240,6 +266,8 @@ class Calling:
         for attempt in call.attempts:
             if leg == 0 and header.index != attempt.own_index:
                 continue
+            if _too_old(attempt, now):
+                continue  # the peer has forgotten it by now, and its keys would be as old
             try:
                 body, secrets = self._open(attempt, header, data)
             except ProtocolError as failure:

@@ -13,6 +13,7 @@ from ntmd.proto.events import (
     OpenPolicy,
     Psk,
     SessionReady,
+    SessionsGone,
 )
 from ntmd.proto.frame import INDEX, Kind
 from ntmd.proto.noise import COOKIE_SIZE
@@ -438,6 +439,33 @@ def test_a_called_end_that_was_late_answers_the_call_under_way(late: float) -> N
     bus.run(late + 4 * DELAY)
     (ours,), (theirs,) = alice.all(Established), bob.all(Established)
     assert ours.session.slot_in == theirs.session.slot_out
+
+
+@pytest.mark.parametrize("asleep", [11.0, 170.0, 400.0])
+@pytest.mark.parametrize("at", [0.01, 0.3, 2.0, 9.0])
+@pytest.mark.parametrize("widened", [False, True])
+def test_an_initiation_of_before_a_sleep_makes_no_session(
+    asleep: float, at: float, widened: bool
+) -> None:
+    """Its session would be as old as the sleep at one end only: its keys gone, its age another."""
+    bus, alice, bob = pair()
+    bus.lose = lambda source, destination, data: True
+    alice.call(bob)
+    bus.run(at)
+    bus.stopped[alice.at] = bus.now + asleep
+    bus.run(asleep - 0.001)
+    bus.lose = lambda source, destination, data: False
+    if widened:
+        bus.now += 0.001
+        alice.call(bob)
+    bus.run(0.5)
+    if alice.all(CallFailed):
+        alice.call(bob)
+    bus.run(0.5)
+    (ours,), (theirs,) = alice.all(Established), bob.all(Established)
+    assert ours.session.slot_in == theirs.session.slot_out
+    assert abs(ours.session.born - theirs.session.born) < 0.5
+    assert not alice.all(SessionsGone)
 
 
 def test_a_call_in_the_middle_of_a_flood_completes_within_two_seconds() -> None:
