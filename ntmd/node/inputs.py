@@ -27,7 +27,8 @@ class UnderlayAddress:
 class UnderlayInterface:
     """An interface that may carry tunnels: never the TUN itself, loopback or a link that is down.
 
-    ``gateways`` are default gateways by family (4, 6); ``metric`` that of its best default route;
+    ``gateways`` are default gateways by family (4, 6), empty where the default route has none;
+    without a default route a family is missing. ``metric`` is that of the best default route,
     ``mtu`` of the link; ``carrier`` whether the link is up.
     """
 

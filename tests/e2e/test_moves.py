@@ -118,6 +118,20 @@ def test_nothing_leaves_by_a_link_whose_address_is_gone(town: Town, tmp_path: Pa
     assert sent["lost"] - unsent <= lost <= sent["lost"], (sent, unsent, lost)
 
 
+def test_what_waits_for_a_link_leaves_with_its_route(town: Town, tmp_path: Path) -> None:
+    """The address comes first; what left before the route would reach nobody."""
+    laptop, desk = meet(town)
+    out = UdpFlow(laptop.host, desk.host, tmp_path, DESK, seconds=4, port=9991)
+    fresh = town.lab.nat()
+    time.sleep(1)
+    laptop.host.ip("link del eth0")
+    town.lab.plug(laptop.host, "wlan0", fresh, route_after=0.15)
+    sent = out.finish()
+    unsent = laptop.status()["drops"].get("out_no_socket", 0)
+    assert sent["lost"] - unsent <= 4, (sent, unsent)
+    assert sent["duplicated"] == 0
+
+
 def test_a_soft_move_loses_nothing(town: Town, tmp_path: Path) -> None:
     """The better link comes up, three seconds later the old one is cut."""
     laptop, desk = meet(town)

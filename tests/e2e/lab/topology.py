@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -200,9 +201,19 @@ class Lab:
     # ------------------------------------------------------------------ hosts behind NATs
 
     def plug(
-        self, host: Namespace, interface: str, nat: Nat, *, metric: int = 100, dad: bool = False
+        self,
+        host: Namespace,
+        interface: str,
+        nat: Nat,
+        *,
+        metric: int = 100,
+        dad: bool = False,
+        route_after: float = 0.0,
     ) -> Uplink:
-        """Plug a new interface of ``host`` into the network behind ``nat``: address, route."""
+        """Plug a new interface of ``host`` into the network behind ``nat``: address, then route.
+
+        ``route_after``: seconds between the two, beside what the commands take.
+        """
         nat.hosts += 1
         lan = f"lan{nat.hosts}"
         nat.space.ip(f"link add {lan} type veth peer name {interface} netns {host.name}")
@@ -214,6 +225,7 @@ class Lab:
             four, gate4 = f"{net}.{nat.hosts}.2", f"{net}.{nat.hosts}.1"
             nat.space.ip(f"addr add {gate4}/24 dev {lan}")
             host.ip(f"addr add {four}/24 dev {interface}")
+            time.sleep(route_after)
             host.ip(f"route add default via {gate4} dev {interface} metric {metric}")
         if nat.public6:
             base = f"2001:db8:{nat.number:x}::{nat.hosts:x}"

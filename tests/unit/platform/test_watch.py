@@ -104,6 +104,17 @@ def test_the_best_default_route_comes_first_and_follows_its_metric(isolated: Iso
     watching(isolated, tell)
 
 
+def test_a_default_route_may_have_no_gateway(isolated: Isolated) -> None:
+    async def tell(seen: Seen) -> None:
+        veth("v0", "10.1.0.2/24")
+        state = await seen.until(lambda s: bool(s.interfaces))
+        assert state.interfaces[0].gateways == ()
+        sh("ip route add default dev v0")
+        await seen.until(lambda s: s.interfaces[0].gateways == ((4, ""),))
+
+    watching(isolated, tell)
+
+
 def test_what_is_no_underlay_is_left_out(isolated: Isolated) -> None:
     async def tell(seen: Seen) -> None:
         sh("ip tuntap add dev other0 mode tun")
