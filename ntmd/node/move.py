@@ -22,7 +22,6 @@ from ntmd.node.steering import Steering
 from ntmd.node.tunnel import Calling, Open, Waking
 from ntmd.node.tunnels import Tunnel, Tunnels
 from ntmd.node.underlay import OwnSocket, Underlay
-from ntmd.node.validity import PROVEN
 from ntmd.proto.messages import MoveCause
 from ntmd.proto.types import Path
 
@@ -71,7 +70,7 @@ class Moves:
         for socket in change.routed:
             self._steering_afresh(socket)
         if (change.gone or change.routed) and self._underlay.usable():
-            self._rehome(now, frozenset(socket.number for socket in change.routed))
+            self._rehome(now)
         if change.demoted:
             self._shift.preferred_changed(now, _hint(change.demoted[0], self._underlay))
         self._registration.say_state(now)
@@ -129,9 +128,9 @@ class Moves:
 
     # -------------------------------------------------------------- moving everything
 
-    def _rehome(self, now: float, routed: frozenset[int] = frozenset()) -> None:
+    def _rehome(self, now: float) -> None:
         """The own networks, or what they reach, are others: a coordinator's word about which way
-        is possible was about those before. ``routed``: sockets that have a route only now."""
+        is possible was about those before."""
         for tunnel in self._tunnels.all():
             tunnel.relay_only = False
         self._registration.last_cause = self._cause[0]
@@ -141,7 +140,7 @@ class Moves:
             if isinstance(tunnel.state, Calling | Waking):
                 self._call(tunnel, now)
             elif tunnel.live:
-                if self._must_move(tunnel, routed):
+                if self._must_move(tunnel):
                     self._move(tunnel, now)
                 else:
                     self._steering.say_candidates(tunnel, now)
@@ -151,13 +150,10 @@ class Moves:
             if self._registration.nat.endpoints:
                 self._registration.nat.run(self._registration.nat.endpoints, now)
 
-    def _must_move(self, tunnel: Tunnel, routed: frozenset[int]) -> bool:
-        """Whether what the tunnel is sent on is gone or led nowhere, or the relay was told another
-        source."""
+    def _must_move(self, tunnel: Tunnel) -> bool:
+        """Whether what the tunnel is sent on is gone, or the relay was told another source."""
         primary = tunnel.paths.primary
         if primary is None or not self._underlay.is_open(primary.socket):
-            return True
-        if primary.socket in routed and tunnel.paths.validity(primary) not in PROVEN:
             return True
         relay = self._steering.relay_way(tunnel)
         return primary.relayed and relay is not None and relay.socket != primary.socket

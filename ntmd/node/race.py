@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ntmd.node.uplink import Uplink
 
 PROBE_LADDER = (0.1,)  # UDP is tried again with two copies, in the end with one
+CALM = 3  # tries of UDP, some seconds, before a better link that stalled carries again
 
 
 class Race:
@@ -117,8 +118,8 @@ class Race:
         self._common.timers.cancel(self._timer("race"))
         if self.carries:
             self._needed = True
-            self._learn(path.socket, True)
-            if self._common.timers.pending(self._timer("udp")) is None:
+            elsewhere = self._learn(path.socket, True)
+            if elsewhere or self._common.timers.pending(self._timer("udp")) is None:
                 self._tries = 0
                 self._later_udp(now)
         elif path == self._uplink.path:
@@ -126,11 +127,14 @@ class Race:
             self._learn(path.socket, False)
             self._let_go(now)
 
-    def _learn(self, socket: int, tls: bool) -> None:
-        """Remember it for this network; once, for another server may find otherwise."""
-        if (socket, tls) != self._learned:
-            self._learned = (socket, tls)
-            self._underlay.places.learn(socket, tls=int(tls), udp=int(not tls))
+    def _learn(self, socket: int, tls: bool) -> bool:
+        """Remember it for this network; once, for another server may find otherwise. False if it
+        is what was learned last."""
+        if (socket, tls) == self._learned:
+            return False
+        self._learned = (socket, tls)
+        self._underlay.places.learn(socket, tls=int(tls), udp=int(not tls))
+        return True
 
     # -------------------------------------------------------------- connections
 
@@ -211,7 +215,40 @@ class Race:
                 self._prober.start(
                     uplink.handle, way, now, self._udp_works, ladder=ladder, purpose="udp"
                 )
+        for way in self._on_better_links() if self._tries >= CALM else ():
+            if not self._prober.under_way(uplink.handle, way):
+                self._prober.start(
+                    uplink.handle, way, now, self._better_works, ladder=ladder, purpose="udp"
+                )
         self._later_udp(now)
+
+    def _link_rank(self, number: int) -> int:
+        """Preference of the link of a connection; silence there is no part of it."""
+        base = self._underlay.sockets.get(self._streams.base(number))
+        return base.rank if base is not None else 1 << 20
+
+    def _on_better_links(self) -> list[Path]:
+        path = self._uplink.path
+        rank = self._link_rank(path.socket) if path is not None else 0
+        return [way for way in self.ways() if self._link_rank(way.socket) < rank]
+
+    def _better_works(self, proof: Proof, now: float) -> None:
+        """The connection on a preferred link had stalled: it carries again, and those on other
+        links, which may cost money, end when what is under way has arrived."""
+        if not self.carries or proof.path not in self._on_better_links():
+            return
+        self._uplink.promote(proof, now)
+
+        def close(at: float) -> None:
+            path = self._uplink.path
+            for way in self.ways():
+                if path == proof.path and self._link_rank(way.socket) > self._link_rank(
+                    path.socket
+                ):
+                    self._numbers.remove(way.socket)
+                    self._streams.close(way.socket)
+
+        self._common.timers.set(self._timer("linger"), now + STREAM_LINGER, close)
 
     def _udp_works(self, proof: Proof, now: float) -> None:
         """UDP passes (again): it carries from now on."""

@@ -111,7 +111,7 @@ class Calling:
             return
         if _too_old(call, now):
             call.paths.update(dict.fromkeys(paths, 0))
-            return  # a fresh one is due
+            return  # this process stood still: see _over
         for path in paths:
             if path not in call.paths:
                 call.paths[path] = 0

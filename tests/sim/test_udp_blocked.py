@@ -302,6 +302,42 @@ def test_connections_that_were_refused_do_not_hold_up_who_waits_now() -> None:
     assert stage.first_answer(laptop, desk, within=40.0) < 10.0
 
 
+def carried_by(node: SimNode) -> dict[str, list[str]]:
+    """The interface of the way to each server, then those of its other connections."""
+    uplinks = [node.core.registration.uplink, *node.core.relays.uplinks()]
+    name = node.core.underlay.interface
+    found = {}
+    for uplink in uplinks:
+        assert uplink.path is not None
+        others = [way.socket for way in uplink.race.ways() if way != uplink.path]
+        found[uplink.peer.name] = [name(uplink.path.socket), *(name(each) for each in others)]
+    return found
+
+
+def test_after_a_stall_the_better_link_carries_again_and_the_other_connection_ends() -> None:
+    """A second of silence is enough for another connection; the other link may cost money."""
+    stage, laptop, desk, _ = blocked_pair()
+    ping(stage, laptop, desk)
+    other = stage.world.home(PORT_RESTRICTED)
+    UdpEater(other)
+    laptop.host.attach("wlan0", other, NODE_LINK, metric=600)
+    stage.run(30.0)
+    stage.stream(laptop, desk, 1500)
+    stage.stream(desk, laptop, 1500)
+    stage.run(1.0)
+    entry = laptop.host.interfaces["eth0"]
+    entry.up.up = entry.down.up = False
+    stage.run(0.8)
+    entry.up.up = entry.down.up = True
+    stage.run(0.2)
+    assert "wlan0" in {ways[0] for ways in carried_by(laptop).values()}, "it was not left"
+    at = stage.world.clock.now
+    stage.run(14.0)
+    assert set(map(tuple, carried_by(laptop).values())) == {("eth0",)}
+    for node in (laptop, desk):
+        assert node.inner.longest_gap("udp", at + 0.5) < 0.2
+
+
 @pytest.mark.parametrize("warm", [0.1, 8.0], ids=["new", "warm"])
 def test_a_connection_on_a_link_that_dies_in_silence_is_left_for_the_other_link(
     warm: float,
