@@ -95,6 +95,7 @@ class _Recent:
     duplicated_before: int
     lost: int
     duplicated: int
+    sent: int
 
     def then(self, event: TunnelActivity) -> _Recent:
         """What is known after one more report."""
@@ -102,7 +103,9 @@ class _Recent:
         lost, duplicated = self.lost_before, self.duplicated_before
         if event.gap >= gap or gap_at + gap < event.gap_at + event.gap - OVERTAKEN:
             gap, gap_at, lost, duplicated = event.gap, event.gap_at, self.lost, self.duplicated
-        return _Recent(gap, gap_at, lost, duplicated, event.lost, event.duplicated)
+        return _Recent(
+            gap, gap_at, lost, duplicated, event.lost, event.duplicated, event.tx_packets
+        )
 
 
 class Journal:
@@ -161,7 +164,7 @@ class Journal:
             if _belongs(entry, recent.gap, recent.gap_at, recent.lost - recent.lost_before):
                 entry.gap, entry.base_lost = recent.gap, recent.lost_before
                 entry.base_duplicated = recent.duplicated_before
-                entry.lost = recent.lost - recent.lost_before
+                entry.lost = max(0, recent.lost - recent.lost_before)
                 entry.duplicated = recent.duplicated - recent.duplicated_before
         self.entries.append(entry)
         del self.entries[:-ENTRIES]
@@ -223,13 +226,23 @@ class Journal:
     def _note(self, number: int, event: TunnelActivity) -> _Recent | None:
         """Remember a report; returns what was known before it."""
         before = self._recent.pop(number, None)
+        if before is not None and event.tx_packets < before.sent:
+            before = _Recent(0.0, 0.0, 0, 0, 0, 0, 0)
+            self._began_anew(number)
         known = before or _Recent(
-            0.0, 0.0, event.lost, event.duplicated, event.lost, event.duplicated
+            0.0, 0.0, event.lost, event.duplicated, event.lost, event.duplicated, 0
         )
         self._recent[number] = known.then(event)
         while len(self._recent) > REMEMBERED:
             del self._recent[next(iter(self._recent))]
         return before
+
+    def _began_anew(self, number: int) -> None:
+        """The plane counts from nothing: the tunnel had left it, and is back."""
+        entry = self._open.get(number)
+        if entry is not None:
+            entry.base_tx = 0
+            entry.base_lost, entry.base_duplicated = -entry.lost, -entry.duplicated
 
     def reported(self, tunnel: Tunnel, report: MoveReport, now: float) -> None:
         """The other end tells what it noticed of a move; unknown ones are ignored."""

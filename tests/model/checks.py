@@ -27,6 +27,7 @@ IDLE = 600.0  # seconds that are looked at
 IDLE_BYTES = 28_000  # in that time, both ways, with IP headers
 """Two links behind NATs of unknown patience take 10.6 kB; a path that was narrow may be asked once
 in this time whether it became wider (15 kB). The hour's budget of a quiet node is in tests/sim."""
+UNREADABLE = ("codec", "unknown_kind", "unknown_message")
 IDLE_TURNS = 200  # in that time; two links take 84
 
 
@@ -46,6 +47,9 @@ def deliveries(arena: Arena) -> list[str]:
             if not _genuine(note, node, by_address):
                 found.append(f"{node.name}: {note.kind} {note.number} was never sent to it")
                 break
+        for what in UNREADABLE:
+            if node.core.common.engine.counters[what]:
+                found.append(f"{node.name}: took an honest message for {what}")
         if any(len(bodies) > 1 for bodies in node.sealed.values()):
             found.append(f"{node.name}: a key and nonce sealed two datagrams")
     for node, address in zip(nodes, arena.addresses, strict=False):

@@ -31,11 +31,20 @@ class Bench:
             Tunnel, SimpleNamespace(number=1, association=7, peer=peer, activity=None)
         )
 
-    def report(self, now: float, gap: float, gap_at: float, lost: int = 0) -> None:
+    def report(
+        self,
+        now: float,
+        gap: float,
+        gap_at: float,
+        lost: int = 0,
+        *,
+        sent: int = 0,
+        duplicated: int = 0,
+    ) -> None:
         """The plane's report."""
         event = cast(TunnelActivity, SimpleNamespace(
-            tunnel=1, tx_packets=0, last_tx=0.0, last_rx=now, gap=gap, gap_at=gap_at,
-            lost=lost, duplicated=0,
+            tunnel=1, tx_packets=sent, last_tx=0.0, last_rx=now, gap=gap, gap_at=gap_at,
+            lost=lost, duplicated=duplicated,
         ))  # fmt: skip
         cast(Any, self.tunnel).activity = event
         self.journal.activity(self.tunnel, event, now)
@@ -102,3 +111,25 @@ def test_a_pause_of_the_sender_long_after_the_move_is_not_the_moves() -> None:
     assert bench.shown["gap_ms"] == 120.0
     bench.report(MOVED + 4.5, 0.4, MOVED + 4.1, lost=5)
     assert bench.shown["gap_ms"] == 400.0
+
+
+def test_what_arrives_late_after_all_takes_no_loss_below_none() -> None:
+    """The plane's sum of losses falls then; a negative number has no form on the wire (S11)."""
+    bench = Bench()
+    bench.report(MOVED - 0.30, 0.01, MOVED - 0.31, lost=5)
+    bench.report(MOVED - 0.01, 0.12, MOVED - 0.15, lost=3)
+    bench.begin(MOVED)
+    assert bench.shown["lost"] == 0
+
+
+def test_totals_that_begin_anew_are_no_losses_taken_back() -> None:
+    """A tunnel that had left the plane and is back: its totals start from nothing."""
+    bench = Bench()
+    bench.report(MOVED - 0.5, 0.01, MOVED - 0.51, lost=4, sent=16, duplicated=9)
+    bench.report(MOVED - 0.1, 0.12, MOVED - 0.22, lost=0, sent=2)
+    bench.begin(MOVED)
+    assert (bench.shown["lost"], bench.shown["duplicated"]) == (0, 0)
+    bench.report(MOVED + 0.1, 0.12, MOVED - 0.02, lost=3, sent=30, duplicated=1)
+    bench.report(MOVED + 0.2, 0.12, MOVED + 0.08, lost=1, sent=1, duplicated=2)
+    assert (bench.shown["lost"], bench.shown["duplicated"]) == (4, 3)
+    assert bench.shown["first_out_ms"] is not None
