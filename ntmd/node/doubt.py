@@ -200,7 +200,10 @@ class Doubt:
         primary = tunnel.paths.primary
         if primary is None or tunnel.doubted is not None or len(tunnel.paths.sending) > 1:
             return
-        if now - max(tunnel.paths.proven_at(primary), watch.checked) < pause:
+        proven = tunnel.paths.proven_at(primary)
+        if proven < watch.checked:  # asked, and not answered yet: that may take a long round trip
+            pause = max(pause, 2 * tunnel.paths.silence(SILENCE_FLOOR))
+        if now - max(proven, watch.checked) < pause:
             self._checked(tunnel, watch, primary, now)
             return
         watch.checked = now

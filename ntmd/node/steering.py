@@ -205,6 +205,8 @@ class Steering:
             tunnel.paths.note(path, Evidence.UNANSWERED)
             if path == tunnel.paths.primary and tunnel.doubted is not None:
                 self.rescue(tunnel, now)
+            elif path == tunnel.paths.primary:
+                self.doubts.doubt(tunnel, now)
             return
         tunnel.paths.disprove(path)
         if path == tunnel.paths.primary:

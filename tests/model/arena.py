@@ -9,6 +9,7 @@ from ntmd.node.commands import RenewCertificate
 from ntmd.node.inputs import CertificateRenewed, ClockRead, CommandFailed
 from tests.model.places import EVERY, Place
 from tests.sim.link import Shape
+from tests.sim.machine import ROUTE_DELAY
 from tests.sim.node import SimNode
 from tests.sim.process import Process
 from tests.sim.servers import SimServer
@@ -28,7 +29,7 @@ class Wire:
     place: Place
     network: Network
     since: float
-    silent: bool = False
+    silent: str = ""  # "both" ways, "up" (what the node sends is lost) or "down"
     eats: set[int] = field(default_factory=set)
     shape: Shape = NODE_LINK
     known_at: float = -1e9  # when both ends had last had the time to tell each other of it
@@ -65,7 +66,8 @@ class Member:
 
     def usable(self, towards: int) -> list[Wire]:
         """Wires over which ``towards`` can be spoken to."""
-        return [wire for wire in self.wires.values() if wire.passes(towards)]
+        links = self.node.host.interfaces
+        return [w for w in self.wires.values() if links[w.name].routed and w.passes(towards)]
 
 
 class Arena:
@@ -100,7 +102,13 @@ class Arena:
     # -------------------------------------------------------------- wires
 
     def join(
-        self, member: Member, name: str, where: str, metric: int = 100, again: Any = None
+        self,
+        member: Member,
+        name: str,
+        where: str,
+        metric: int = 100,
+        again: Any = None,
+        late: float = 0.0,
     ) -> Wire:
         """Attach to a new network of kind ``where``, or to one of before (``again``)."""
         if again is None:
@@ -108,14 +116,21 @@ class Arena:
             network, families = place.build(self.stage)
         else:
             place, network, families = again
-        member.node.host.attach(name, network, NODE_LINK, metric=metric, families=families)
+        member.node.host.attach(
+            name,
+            network,
+            NODE_LINK,
+            metric=metric,
+            families=families,
+            route_after=ROUTE_DELAY + late,
+        )
         return self._wire(member, name, place, network)
 
     def _wire(self, member: Member, name: str, place: Place, network: Network) -> Wire:
         wire = member.wires[name] = Wire(name, place, network, self.clock.now)
         interface = member.node.host.interfaces[name]
-        interface.up.script = lambda packet: self._fate(wire, packet.destination.host)
-        interface.down.script = lambda packet: self._fate(wire, packet.source.host)
+        interface.up.script = lambda packet: self._fate(wire, "up", packet.destination.host)
+        interface.down.script = lambda packet: self._fate(wire, "down", packet.source.host)
         ordered = sorted(member.wires.values(), key=lambda w: self._metric(member, w))
         member.wires = {each.name: each for each in ordered}
         return wire
@@ -124,8 +139,8 @@ class Arena:
         interface = member.node.host.interfaces[wire.name]
         return interface.metric, interface.index
 
-    def _fate(self, wire: Wire, remote: str) -> int | None:
-        if wire.silent:
+    def _fate(self, wire: Wire, way: str, remote: str) -> int | None:
+        if wire.silent in ("both", way):
             return 0
         if wire.eats and self._sort(remote) in wire.eats:
             return 0

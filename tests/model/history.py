@@ -192,7 +192,7 @@ class History:
         arena = self.arena
         for member in arena.members:
             for wire in member.wires.values():
-                wire.silent = False
+                wire.silent = ""
                 wire.eats.clear()
             arena.shape(member, NODE_LINK)
         for server in (arena.dc, *arena.relays):

@@ -18,7 +18,8 @@ class Step:
     ``what``: name of a transition of :mod:`tests.model.arena`; ``node`` or server it concerns;
     ``place``: the network it goes to; ``value``: seconds, bytes or chances, by its kind;
     ``after``: seconds to the next step; ``who`` sends pings meanwhile: "both", "one" (the node
-    concerned) or "other"; ``settle``: wait until the tunnel carries, or no way exists.
+    concerned) or "other"; ``settle``: wait until the tunnel carries, or no way exists; ``late``:
+    seconds that the default route comes later than usual after the address (links that come).
     """
 
     what: str
@@ -28,13 +29,16 @@ class Step:
     after: float = 0.5
     who: str = "both"
     settle: bool = True
+    late: float = 0.0
 
     def row(self) -> list[Any]:
         """For JSON."""
-        return [self.what, self.node, self.place, self.value, self.after, self.who, self.settle]
+        row = [self.what, self.node, self.place, self.value, self.after, self.who, self.settle]
+        return [*row, self.late] if self.late else row
 
     def __str__(self) -> str:
         words = [self.what, "ab"[self.node], self.place, f"{self.value:g}" if self.value else ""]
+        words.append(f"route {self.late:g} s late" if self.late else "")
         end = "" if self.settle else f" (next after {self.after:g} s)"
         return " ".join(word for word in words if word) + f" [{self.who}]{end}"
 
@@ -49,10 +53,11 @@ KINDS: dict[str, tuple[float, ...]] = {
     "sleep": (3.0, 100.0, 400.0),
     "sleep move": (10.0, 400.0),
     "rebind": (0.0, 1.0),  # new outside address?
-    "silent": (),
+    "silent": (0.0, 1.0, 2.0),  # both ways, what it sends, what it would receive
     "heal": (),
     "eat": (0.0, 1.0, 2.0),  # UDP towards peers, relays, the coordinator
     "rough": (0.02, 0.1, 0.2),
+    "slow": (0.15, 0.4),  # seconds each way: a queue that has filled up, or a satellite
     "smooth": (),
     "mtu": (1280.0, 1400.0, 1492.0),
     "wall": (-86_400.0, 86_400.0, -3.6e6),
@@ -73,6 +78,7 @@ KINDS: dict[str, tuple[float, ...]] = {
 }
 WEIGHTS = {"move": 4, "both": 2, "rebind": 3, "attach": 3, "detach": 3, "back": 2, "traffic": 2}
 PLACED = ("move", "attach", "both", "sleep move")
+LATE = (0.0, 0.0, 0.0, 0.0, 0.05, 0.2, 0.35, 1.0)
 MENDING = ("heal", "smooth", "relay back", "dc back", "as back")
 
 
@@ -88,4 +94,5 @@ def draw(dice: Random, what: str, rich: bool = False) -> Step:
         round(dice.choice((0.0, 0.02, 0.1, 0.5)) * dice.uniform(0.5, 1.5), 3),
         dice.choice(("both", "both", "both", "one", "other")),
         settle,
+        dice.choice(LATE) if what in (*PLACED, "back") else 0.0,
     )

@@ -39,8 +39,8 @@ def test_a_way_that_the_reference_sees_and_nobody_finds_is_reported_small() -> N
     import tests.model.arena as arena
 
     genuine = arena.Arena._fate
-    arena.Arena._fate = lambda self, wire, remote: (  # type: ignore[method-assign]
-        0 if wire.since > 0 else genuine(self, wire, remote)
+    arena.Arena._fate = lambda self, wire, way, remote: (  # type: ignore[method-assign]
+        0 if wire.since > 0 else genuine(self, wire, way, remote)
     )
     try:
         steps = [Step("wall"), Step("move", 0, "v6"), Step("traffic", value=20.0)]

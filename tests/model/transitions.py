@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from ntmd.node.inputs import Stopping
 from tests.model.arena import COORDINATOR, NAMES, PEERS, RELAYS, Arena, Member, Server
@@ -10,6 +11,7 @@ from tests.model.steps import Step
 from tests.sim.link import Shape
 from tests.sim.story import NODE_LINK
 
+SILENT = ("both", "up", "down")
 EATEN = (PEERS, RELAYS, COORDINATOR)
 STEADY = 100  # packets of a traffic step in which the third node takes part, if there is one
 STOP = 0.2  # seconds that a daemon takes to end after `down`
@@ -34,6 +36,7 @@ class Transitions:
             "heal": self._heal,
             "eat": self._eat,
             "rough": self._rough,
+            "slow": self._slow,
             "smooth": self._smooth,
             "mtu": self._mtu,
             "wall": self._wall,
@@ -94,11 +97,24 @@ class Transitions:
         for name in list(member.wires):
             self._arena.leave(member, name)
         self._run(step.value)
-        self._arena.join(member, "eth0", step.place)
+        self._join(step, member, "eth0", step.place)
 
     def _attach(self, step: Step, member: Member) -> None:
         free = next(name for name in NAMES if name not in member.wires)
-        self._arena.join(member, free, step.place, int(step.value))
+        self._join(step, member, free, step.place, int(step.value))
+
+    def _join(
+        self,
+        step: Step,
+        member: Member,
+        name: str,
+        where: str = "",
+        metric: int = 100,
+        again: Any = None,
+    ) -> None:
+        """A link comes; who waits for the tunnel begins to count at its default route."""
+        self._arena.join(member, name, where, metric, again, late=step.late)
+        self._run(step.late if step.settle else 0.0)
 
     def _detach(self, step: Step, member: Member) -> None:
         self._arena.leave(member, list(member.wires)[int(step.value)])
@@ -108,22 +124,24 @@ class Transitions:
             for name in list(each.wires):
                 self._arena.leave(each, name)
         for each in (member, *(m for m in self._arena.members if m is not member)):
-            self._arena.join(each, "eth0", step.place if each is member else "port restricted")
+            place = step.place if each is member else "port restricted"
+            self._arena.join(each, "eth0", place, late=step.late)
             self._run(step.value if each is member else 0.0)
+        self._run(step.late if step.settle else 0.0)
 
     def _back(self, step: Step, member: Member) -> None:
         again = member.past[-1]
         for name in list(member.wires):
             self._arena.leave(member, name)
         self._run(step.value)
-        self._arena.join(member, "eth0", "", again=again)
+        self._join(step, member, "eth0", again=again)
 
     def _silent(self, step: Step, member: Member) -> None:
-        next(iter(member.wires.values())).silent = True
+        next(iter(member.wires.values())).silent = SILENT[int(step.value)]
 
     def _heal(self, step: Step, member: Member) -> None:
         for wire in member.wires.values():
-            wire.silent = False
+            wire.silent = ""
             wire.eats.clear()
 
     def _eat(self, step: Step, member: Member) -> None:
@@ -141,6 +159,9 @@ class Transitions:
                 reorder=chance / 2,
             ),
         )
+
+    def _slow(self, step: Step, member: Member) -> None:
+        self._arena.shape(member, Shape(delay=step.value, jitter=step.value / 4))
 
     def _smooth(self, step: Step, member: Member) -> None:
         self._arena.shape(member, NODE_LINK)
@@ -169,7 +190,7 @@ class Transitions:
         self._run(step.value)
         host.resume()
         self._run(0.3)  # the link comes up after the machine
-        self._arena.join(member, "eth0", step.place)
+        self._join(step, member, "eth0", step.place)
 
     def _wall(self, step: Step, member: Member) -> None:
         self._arena.wall(member, step.value)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ntmd.proto.io import UserAsked
-from tests.sim.link import Shape
+from tests.sim.link import Packet, Shape
 from tests.sim.nat import SYMMETRIC
 from tests.sim.node import SimNode
 from tests.sim.servers import SimServer
@@ -163,3 +165,26 @@ def test_the_second_relay_carries_when_the_first_is_killed() -> None:
     arrived = desk.inner.times("udp", laptop.address)
     assert max(arrived) == 999
     assert desk.inner.longest_gap("udp") < 0.4
+
+
+@pytest.mark.parametrize("delay", [0.02, 0.2, 0.4, 0.8, 1.2])
+def test_the_way_there_dies_while_the_way_back_carries_on(delay: float) -> None:
+    """Data of the peer proves nothing of the own way to it, however long a round trip is."""
+    stage = Stage(7)
+    relays = {"rs.home.test": stage.domain().rs, "rs2.home.test": stage.relay("rs2")}
+    laptop = stage.node("laptop", stage.world.home(SYMMETRIC), shape=Shape(delay=delay))
+    desk = stage.node("desk", stage.world.home(SYMMETRIC))
+    stage.all_up()
+    stage.first_answer(laptop, desk, within=15.0)
+    stage.stream(laptop, desk, 3000)
+    stage.stream(desk, laptop, 3000)
+    stage.run(5.0)
+    dead = set(relays[relay_of(stage, laptop, desk)].host.interfaces["eth0"].addresses.values())
+
+    def fate(packet: Packet) -> int | None:
+        return 0 if packet.destination.host in dead else None
+
+    laptop.host.interfaces["eth0"].up.script = fate
+    stage.run(25.0 + 4 * delay)
+    assert max(desk.inner.times("udp", laptop.address), default=0) == 2999
+    assert desk.inner.longest_gap("udp") < 1.0 + 8 * delay
