@@ -77,6 +77,8 @@ class Race:
         carried = path is not None and self._underlay.is_open(path.socket)
         here = places.at(path.socket) if path is not None and carried else places.here()
         blocked = bool(here.tls) if here.tls or here.udp else self._needed
+        if path is not None and self._learned == (path.socket, False):
+            blocked = False  # what another server found here says less than its own answer
         at_once = blocked and not self._numbers
         wait = 0.0 if at_once else max(STREAM_AFTER, 3 * (self._uplink.rtt or 0.0))
         self._common.timers.set(timer, max(now + wait, self._next), self._unanswered)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tests.sim.link import Packet
 from tests.sim.nat import PORT_RESTRICTED, NatKind
 from tests.sim.node import SimNode
 from tests.sim.story import NODE_LINK, Stage
@@ -113,3 +114,28 @@ def test_no_connection_is_opened_where_a_preferred_link_needed_one_and_another_c
     streams.open = lambda *args: opened.append(args) or 0  # type: ignore[method-assign,func-returns-value]
     stage.run(WHILE)
     assert not opened
+
+
+def test_one_server_that_needs_tls_makes_no_other_open_connections() -> None:
+    """A firewall eats UDP towards the coordinator only, after the relays were heard over UDP."""
+    stage = Stage(7, keep_trace=False)
+    domain = stage.domain(tls=True)
+    laptop = stage.node("laptop", stage.world.home(SHORT))
+    stage.all_up()
+    there = domain.dc.host.interfaces["eth0"].addresses.values()
+    elsewhere: list[Packet] = []
+
+    def fate(packet: Packet) -> int | None:
+        if packet.destination.host in there:
+            return None if packet.tcp else 0
+        if packet.tcp:
+            elsewhere.append(packet)
+        return None
+
+    laptop.host.interfaces["eth0"].up.script = fate
+    stage.run(260.0)
+    carried = [uplink.race.carries for uplink in laptop.core.shift.uplinks()]
+    assert carried.count(True) == 1
+    elsewhere.clear()
+    stage.run(WHILE)
+    assert not elsewhere
