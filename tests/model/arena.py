@@ -32,6 +32,7 @@ class Wire:
     silent: str = ""  # "both" ways, "up" (what the node sends is lost) or "down"
     eats: set[int] = field(default_factory=set)
     shape: Shape = NODE_LINK
+    usable_at: float = -1e9  # when its route is there, and what it holds back has been let go
     known_at: float = -1e9  # when both ends had last had the time to tell each other of it
 
     def passes(self, what: int) -> bool:
@@ -60,14 +61,15 @@ class Member:
 
     def __init__(self, node: SimNode) -> None:
         self.node = node
+        self.stands_until = -1e9
         self.wires: dict[str, Wire] = {}
         self.past: list[tuple[Place, Network, tuple[int, ...]]] = []
         self.renewed = 0
 
     def usable(self, towards: int) -> list[Wire]:
         """Wires over which ``towards`` can be spoken to."""
-        links = self.node.host.interfaces
-        return [w for w in self.wires.values() if links[w.name].routed and w.passes(towards)]
+        now = self.node.host.world.clock.now
+        return [w for w in self.wires.values() if w.usable_at <= now and w.passes(towards)]
 
 
 class Arena:
@@ -124,16 +126,22 @@ class Arena:
             families=families,
             route_after=ROUTE_DELAY + late,
         )
-        return self._wire(member, name, place, network)
+        wire = self._wire(member, name, place, network)
+        wire.usable_at = self.clock.now + late
+        return wire
 
     def _wire(self, member: Member, name: str, place: Place, network: Network) -> Wire:
         wire = member.wires[name] = Wire(name, place, network, self.clock.now)
         interface = member.node.host.interfaces[name]
         interface.up.script = lambda packet: self._fate(wire, "up", packet.destination.host)
         interface.down.script = lambda packet: self._fate(wire, "down", packet.source.host)
+        self.sort(member)
+        return wire
+
+    def sort(self, member: Member) -> None:
+        """The best wire first."""
         ordered = sorted(member.wires.values(), key=lambda w: self._metric(member, w))
         member.wires = {each.name: each for each in ordered}
-        return wire
 
     def _metric(self, member: Member, wire: Wire) -> tuple[int, int]:
         interface = member.node.host.interfaces[wire.name]

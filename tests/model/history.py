@@ -23,13 +23,15 @@ PROMPTLY = ("move", "attach", "detach", "both", "back", "traffic", "wall")
 nobody tells it, and worlds with dead servers, get BOUND: an end may be in the middle of a pause."""
 RETURNED = 45.0  # a server that was away is called again after 30 s at the latest, plus jitter
 ROUGH = 2.0  # a link that loses a fifth of what it carries needs more rungs
-UNAWARE = ("rebind", "silent", "eat", "heal", "idle", "sleep", "relay", "dc", "mtu")
+STILL = ("silent", "stall", "stand", "idle", "sleep")
+UNAWARE = (*STILL, "rebind", "eat", "heal", "relay", "dc", "mtu")
 """After these a node that sends nothing cannot know that anything happened: both ends send."""
 REBOUND = 60.0
 """So long after a rebinding both ends send: a direct path may carry on at once by the peer's
 evidence while servers still know the old mapping; whoever sends nothing then finds out by its
 keep-alive."""
-RELOCATES = ("move", "both", "back", "sleep", "sleep move", "rebind", "crash", "down up", "idle")
+ASLEEP = ("sleep", "sleep move", "idle")
+RELOCATES = (*ASLEEP, "move", "both", "back", "family", "rebind", "crash", "down up")
 CALM = 200.0  # seconds for what is under way to end: old sessions are kept for 180 s
 QUICK, SLOW = 0.1, 0.5  # seconds between pings
 
@@ -131,6 +133,8 @@ class History:
             all(server.serves for server in (arena.dc, *arena.relays))
             and all(w.place.udp and w.shape == NODE_LINK for w in wires)
             and not any(wire.silent or wire.eats for wire in wires)
+            and not any(wire.usable_at > arena.clock.now for wire in wires)
+            and not any(m.stands_until > arena.clock.now for m in arena.members)
             and not self._unaware
             and arena.clock.now > self._returned + RETURNED
             and (oracle.carried >= oracle.disturbed or arena.clock.now == oracle.disturbed)

@@ -57,7 +57,10 @@ class Oracle:
     def way(self) -> str:
         """``relay``, ``direct``, ``directed``, or nothing if none is sure to exist."""
         one, two = self.arena.members
+        now = self.arena.clock.now
         if any(m.node.host.asleep or not m.node.running for m in (one, two)):
+            return ""
+        if any(m.stands_until > now for m in (one, two)):
             return ""
         if self._relayed(one, two):
             return "relay"

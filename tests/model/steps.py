@@ -54,6 +54,11 @@ KINDS: dict[str, tuple[float, ...]] = {
     "sleep move": (10.0, 400.0),
     "rebind": (0.0, 1.0),  # new outside address?
     "silent": (0.0, 1.0, 2.0),  # both ways, what it sends, what it would receive
+    "stall": (1.0, 6.0, 20.0),  # seconds that the links hold all back, to let it go at once
+    "stand": (1.0, 6.0, 20.0),  # seconds that the daemon stands still (SIGSTOP)
+    "prefer": (50.0, 600.0),  # another metric of the best link's route
+    "deprecate": (1.0, 0.0),  # whether the best link's addresses are
+    "family": (4.0, 6.0),  # that the best link loses
     "heal": (),
     "eat": (0.0, 1.0, 2.0),  # UDP towards peers, relays, the coordinator
     "rough": (0.02, 0.1, 0.2),

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from ntmd.node.inputs import Stopping
 from tests.model.arena import COORDINATOR, NAMES, PEERS, RELAYS, Arena, Member, Server
 from tests.model.steps import Step
 from tests.sim.link import Shape
+from tests.sim.machine import Interface
 from tests.sim.story import NODE_LINK
 
 SILENT = ("both", "up", "down")
 EATEN = (PEERS, RELAYS, COORDINATOR)
 STEADY = 100  # packets of a traffic step in which the third node takes part, if there is one
+STALL = 0.5  # seconds
 STOP = 0.2  # seconds that a daemon takes to end after `down`
 
 
@@ -33,6 +36,11 @@ class Transitions:
             "sleep move": self._sleep_move,
             "rebind": self._rebind,
             "silent": self._silent,
+            "stall": self._stall,
+            "stand": self._stand,
+            "prefer": self._prefer,
+            "deprecate": self._deprecate,
+            "family": self._family,
             "heal": self._heal,
             "eat": self._eat,
             "rough": self._rough,
@@ -77,6 +85,13 @@ class Transitions:
                 return bool(wires) and wires[0].network.gateway is not None
             case ["silent"]:
                 return bool(wires) and not wires[0].silent
+            case ["stall"] | ["deprecate"]:
+                return bool(wires)
+            case ["prefer"]:
+                return bool(wires) and self._link(member).metric != int(step.value)
+            case ["family"]:
+                found = self._link(member).addresses if wires else {}
+                return len(found) == 2 and int(step.value) in found
             case ["eat"]:
                 return bool(wires) and EATEN[int(step.value)] not in wires[0].eats
             case ["heal"]:
@@ -138,6 +153,38 @@ class Transitions:
 
     def _silent(self, step: Step, member: Member) -> None:
         next(iter(member.wires.values())).silent = SILENT[int(step.value)]
+
+    def _link(self, member: Member) -> Interface:
+        return member.node.host.interfaces[next(iter(member.wires))]
+
+    def _stall(self, step: Step, member: Member) -> None:
+        """What is sent in half a second arrives so much later, and nothing overtakes it."""
+        links = [member.node.host.interfaces[name] for name in member.wires]
+        for link in links:
+            link.up.shape = link.down.shape = Shape(delay=step.value)
+        self._run(STALL)
+        for wire, link in zip(member.wires.values(), links, strict=True):
+            link.up.shape = link.down.shape = wire.shape
+            wire.usable_at = self._arena.clock.now + step.value
+        self._run(step.value if step.settle else 0.0)
+
+    def _stand(self, step: Step, member: Member) -> None:
+        member.node.stand_still(step.value)
+        member.stands_until = max(member.stands_until, self._arena.clock.now + step.value)
+        self._run(step.value if step.settle else 0.0)
+
+    def _prefer(self, step: Step, member: Member) -> None:
+        member.node.host.prefer(next(iter(member.wires)), int(step.value))
+        self._arena.sort(member)
+
+    def _deprecate(self, step: Step, member: Member) -> None:
+        member.node.host.deprecate(next(iter(member.wires)), bool(step.value))
+
+    def _family(self, step: Step, member: Member) -> None:
+        wire = next(iter(member.wires.values()))
+        member.node.host.drop_family(wire.name, int(step.value))
+        left = tuple(self._link(member).addresses)
+        wire.place = replace(wire.place, families=left)
 
     def _heal(self, step: Step, member: Member) -> None:
         for wire in member.wires.values():

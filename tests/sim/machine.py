@@ -178,6 +178,12 @@ class Host:
         self.interfaces[interface].metric = metric
         self._changed()
 
+    def drop_family(self, interface: str, family: int) -> None:
+        """The interface loses its address of one family: a lease ended, a router went away."""
+        entry = self.interfaces[interface]
+        entry.network.leave(entry.addresses.pop(family))
+        self._changed()
+
     def deprecate(self, interface: str, deprecated: bool = True) -> None:
         """The kernel says that the interface's addresses are not to be used for anything new."""
         self.interfaces[interface].deprecated = deprecated
