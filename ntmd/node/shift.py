@@ -51,23 +51,15 @@ class Shift:
 
     def keep_warm(self, now: float) -> None:
         """One NAT keep-alive per spare socket, towards the home relay (or the coordinator). One
-        that did not answer is asked less and less often; beside TLS the race asks on all.
-
-        Any other server that is spoken to over a lesser link is asked on the better ones, too.
-        """
-        server, rank = self.server(), self._underlay.rank
-        for uplink in self.uplinks():
-            if uplink.path is None or uplink.race.carries:
-                continue
-            for socket in self._spare_sockets(uplink):
-                if uplink is server or rank(socket) < rank(uplink.path.socket):
-                    self._warm(uplink, socket, now)
-
-    def _warm(self, uplink: Uplink, socket: int, now: float) -> None:
-        since, asked = uplink.mute.get(socket, (now, -1e9))
-        if now - asked >= patience(now - since):
-            ladder = BRIEF if socket in uplink.mute else LADDER
-            uplink.warm(socket, now, lambda at: self._uplink(uplink, at), ladder)
+        that did not answer is asked less and less often; beside TLS the race asks on all."""
+        server = self.server()
+        if server.race.carries:
+            return
+        for socket in self._spare_sockets(server):
+            since, asked = server.mute.get(socket, (now, -1e9))
+            if now - asked >= patience(now - since):
+                ladder = BRIEF if socket in server.mute else LADDER
+                server.warm(socket, now, lambda at: self._uplink(server, at), ladder)
 
     def server(self) -> Uplink:
         """Who is asked over spare links."""
