@@ -97,6 +97,10 @@ class _Recent:
     duplicated: int
     sent: int
 
+    def ahead_of(self, event: TunnelActivity) -> bool:
+        """Whether the plane counts from nothing again; ``lost`` may fall by late arrivals, too."""
+        return event.tx_packets < self.sent or event.duplicated < self.duplicated
+
     def then(self, event: TunnelActivity) -> _Recent:
         """What is known after one more report."""
         gap, gap_at = self.gap, self.gap_at
@@ -226,7 +230,7 @@ class Journal:
     def _note(self, number: int, event: TunnelActivity) -> _Recent | None:
         """Remember a report; returns what was known before it."""
         before = self._recent.pop(number, None)
-        if before is not None and event.tx_packets < before.sent:
+        if before is not None and before.ahead_of(event):
             before = _Recent(0.0, 0.0, 0, 0, 0, 0, 0)
             self._began_anew(number)
         known = before or _Recent(

@@ -23,15 +23,15 @@ PROMPTLY = ("move", "attach", "detach", "both", "back", "traffic", "wall")
 nobody tells it, and worlds with dead servers, get BOUND: an end may be in the middle of a pause."""
 RETURNED = 45.0  # a server that was away is called again after 30 s at the latest, plus jitter
 ROUGH = 2.0  # a link that loses a fifth of what it carries needs more rungs
-STILL = ("silent", "stall", "stand", "idle", "sleep")
-UNAWARE = (*STILL, "rebind", "eat", "heal", "relay", "dc", "mtu")
+QUIET = ("silent", "stall", "stand", "idle", "sleep")
+UNAWARE = (*QUIET, "rebind", "eat", "heal", "relay", "dc", "mtu")
 """After these a node that sends nothing cannot know that anything happened: both ends send."""
 REBOUND = 60.0
 """So long after a rebinding both ends send: a direct path may carry on at once by the peer's
 evidence while servers still know the old mapping; whoever sends nothing then finds out by its
 keep-alive."""
-ASLEEP = ("sleep", "sleep move", "idle")
-RELOCATES = (*ASLEEP, "move", "both", "back", "family", "rebind", "crash", "down up")
+LAPSES = ("sleep", "sleep move", "idle")  # NAT mappings may end meanwhile
+RELOCATES = (*LAPSES, "move", "both", "back", "family", "rebind", "crash", "down up")
 CALM = 200.0  # seconds for what is under way to end: old sessions are kept for 180 s
 QUICK, SLOW = 0.1, 0.5  # seconds between pings
 

@@ -161,11 +161,11 @@ class Transitions:
         """What is sent in half a second arrives so much later, and nothing overtakes it."""
         links = [member.node.host.interfaces[name] for name in member.wires]
         for link in links:
-            link.up.shape = link.down.shape = Shape(delay=step.value)
+            link.up.shape = link.down.shape = replace(link.up.shape, delay=step.value)
         self._run(STALL)
         for wire, link in zip(member.wires.values(), links, strict=True):
             link.up.shape = link.down.shape = wire.shape
-            wire.usable_at = self._arena.clock.now + step.value
+            wire.usable_at = max(wire.usable_at, self._arena.clock.now + step.value)
         self._run(step.value if step.settle else 0.0)
 
     def _stand(self, step: Step, member: Member) -> None:

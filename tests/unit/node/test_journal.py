@@ -133,3 +133,12 @@ def test_totals_that_begin_anew_are_no_losses_taken_back() -> None:
     bench.report(MOVED + 0.2, 0.12, MOVED + 0.08, lost=1, sent=1, duplicated=2)
     assert (bench.shown["lost"], bench.shown["duplicated"]) == (4, 3)
     assert bench.shown["first_out_ms"] is not None
+
+
+def test_totals_of_an_end_that_only_receives_begin_anew_too() -> None:
+    """It sent nothing, before and after: what came twice says so. One copy since then."""
+    bench = Bench()
+    bench.report(MOVED - 0.5, 0.01, MOVED - 0.51, lost=4, duplicated=9)
+    bench.report(MOVED - 0.1, 0.12, MOVED - 0.22, lost=0, duplicated=1)
+    bench.begin(MOVED)
+    assert (bench.shown["lost"], bench.shown["duplicated"]) == (0, 1)
