@@ -142,6 +142,11 @@ class Association:
         """Sessions that the peer began and has not used yet, oldest first."""
         return [each for each in self.sessions.values() if not each.confirmed]
 
+    def left(self, session: Session) -> bool:
+        """Whether a session is of an earlier life of the peer, before it began anew."""
+        known = session.info.association in self.numbers or session is self.current
+        return session.confirmed and not known
+
     def crosses(self, new: Session) -> bool:
         """Whether ``new`` is the other half of a simultaneous open: begun by the other end within
         10 s of a session under which the peer had not been heard by then."""

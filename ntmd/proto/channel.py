@@ -130,6 +130,8 @@ class Channel:
             data[:4] + data[8:HEADER_SIZE], data[HEADER_SIZE:]
         )
         session.window.accept(counter)
+        if association.left(session):
+            raise ProtocolError("earlier_life")  # the peer began anew since it sent this
         path = Path(socket, source, leg)
         self.heard(association, session, path, now)
         body = plain[PREFIX.size :]

@@ -156,6 +156,24 @@ def test_a_restarted_peer_is_a_new_association() -> None:
     assert bob.all(MessageReceived)[0].move_seq == 0
 
 
+def test_what_an_earlier_life_sent_is_not_obeyed_when_it_comes_late() -> None:
+    """It was under way while its sender restarted; its request id is one of the new life, too."""
+    bus, alice, bob = joined()
+    bus.delay = lambda data: 2.0
+    alice.engine.ask(alice.handle(bob), m.Draining(0, True), bus.now)
+    alice.engine.tell(alice.handle(bob), m.Probe(1), bus.now)
+    bus.collect()
+    bus.delay = lambda data: 0.01
+    again = bus.restart(alice)
+    again.call(bob)
+    bus.run(1.0)
+    bob.events.clear()
+    again.engine.ask(again.handle(bob), m.Draining(0, False), bus.now)
+    bus.run(2.0)
+    assert [each.message for each in bob.all(MessageReceived)] == [m.Draining(1, False)]
+    assert bob.engine.counters["earlier_life"] == 2
+
+
 def test_close_ends_only_sessions_not_newer() -> None:
     bus, alice, bob = joined()
     old = alice.engine._context.by_key[bob.key].current
