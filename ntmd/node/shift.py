@@ -51,15 +51,27 @@ class Shift:
 
     def keep_warm(self, now: float) -> None:
         """One NAT keep-alive per spare socket, towards the home relay (or the coordinator). One
-        that did not answer is asked less and less often; beside TLS the race asks on all."""
-        server = self.server()
+        that did not answer is asked less and less often; beside TLS the race asks on all.
+
+        Another server that is spoken to over a lesser link is asked on the better ones, too, as
+        long as they do not leave the first one's questions unanswered.
+        """
+        server, rank = self.server(), self._underlay.rank
         if server.race.carries:
             return
-        for socket in self._spare_sockets(server):
-            since, asked = server.mute.get(socket, (now, -1e9))
-            if now - asked >= patience(now - since):
-                ladder = BRIEF if socket in server.mute else LADDER
-                server.warm(socket, now, lambda at: self._uplink(server, at), ladder)
+        for uplink in self.uplinks():
+            if uplink.path is None or uplink.race.carries:
+                continue
+            for socket in self._spare_sockets(uplink):
+                better = rank(socket) < rank(uplink.path.socket) and socket not in server.mute
+                if uplink is server or better:
+                    self._warm(uplink, socket, now)
+
+    def _warm(self, uplink: Uplink, socket: int, now: float) -> None:
+        since, asked = uplink.mute.get(socket, (now, -1e9))
+        if now - asked >= patience(now - since):
+            ladder = BRIEF if socket in uplink.mute else LADDER
+            uplink.warm(socket, now, lambda at: self._uplink(uplink, at), ladder)
 
     def server(self) -> Uplink:
         """Who is asked over spare links."""

@@ -1,7 +1,6 @@
 """Random histories of transitions, and histories that once failed (corpus.json).
 
-Longer runs are kept in runs.json (``python -m tests.model --record``); what they found and nobody
-has mended yet is in open.json.
+What longer runs came to is kept in runs.json (``python -m tests.model --record``).
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ CHUNKS = [(101001 + 1000 * number, 1000) for number in range(16)]
 CHUNKS += [(3002000, 1000), (2007000, 200)]
 """Seed and least number of transitions; 20,000 in all and more. In 3002000 a tunnel falls idle at
 an instant at which a difference of floats rounds: its timer was set again for ever. In 2007000 the
-servers listen for TLS and a third node is there. Seeds that fail are in open.json, not here."""
+servers listen for TLS and a third node is there."""
 
 
 @pytest.mark.parametrize(("seed", "transitions"), CHUNKS)

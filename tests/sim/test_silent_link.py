@@ -197,3 +197,20 @@ def test_both_links_well_and_one_way_flows_are_never_doubted() -> None:
     for node in (laptop, desk):
         assert node.core.common.counters["path_doubted"] == 0
     assert desk.plane.drops.get("in_duplicate", 0) == 0
+
+
+def test_a_server_that_was_silent_on_the_better_link_is_spoken_to_there_again() -> None:
+    """A firewall ate what went to the coordinator only, for a while; the other link may cost."""
+    stage, laptop, _ = two_links(PORT_RESTRICTED, PORT_RESTRICTED, PORT_RESTRICTED)
+    dc = stage.domains["home.test"].dc.host.interfaces["eth0"].addresses.values()
+    up = laptop.host.interfaces["eth0"].up
+    underlay = laptop.core.underlay
+
+    def links() -> set[str]:
+        return {underlay.interface(each.path.socket) for each in laptop.core.shift.uplinks()}
+
+    up.script = lambda packet: 0 if packet.destination.host in dc else None
+    stage.run(60.0)
+    assert links() == {"eth0", "wlan0"}
+    up.script = None
+    assert stage.world.run(120.0, lambda: links() == {"eth0"})
