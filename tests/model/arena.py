@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ntmd.node.commands import RenewCertificate
 from ntmd.node.inputs import CertificateRenewed, ClockRead, CommandFailed
 from tests.model.places import EVERY, Place
-from tests.sim.link import Shape
+from tests.sim.link import Packet, Shape
 from tests.sim.machine import ROUTE_DELAY
 from tests.sim.node import SimNode
 from tests.sim.process import Process
@@ -19,6 +20,7 @@ from tests.sim.world import Network
 PEERS, RELAYS, COORDINATOR = 0, 1, 2  # what a firewall may eat UDP towards
 NAMES = ("eth0", "wlan0")
 PAST = 4
+CAME = 100  # datagrams that are kept, for whoever wants to send them again
 
 
 @dataclass(eq=False)
@@ -33,6 +35,7 @@ class Wire:
     eats: set[int] = field(default_factory=set)
     shape: Shape = NODE_LINK
     usable_at: float = -1e9  # when its route is there, and what it holds back has been let go
+    came: deque[Packet] = field(default_factory=lambda: deque(maxlen=CAME))
     known_at: float = -1e9  # when both ends had last had the time to tell each other of it
 
     def passes(self, what: int) -> bool:
@@ -134,7 +137,7 @@ class Arena:
         wire = member.wires[name] = Wire(name, place, network, self.clock.now)
         interface = member.node.host.interfaces[name]
         interface.up.script = lambda packet: self._fate(wire, "up", packet.destination.host)
-        interface.down.script = lambda packet: self._fate(wire, "down", packet.source.host)
+        interface.down.script = lambda packet: self._comes(wire, packet)
         self.sort(member)
         return wire
 
@@ -146,6 +149,11 @@ class Arena:
     def _metric(self, member: Member, wire: Wire) -> tuple[int, int]:
         interface = member.node.host.interfaces[wire.name]
         return interface.metric, interface.index
+
+    def _comes(self, wire: Wire, packet: Packet) -> int | None:
+        if not packet.tcp:
+            wire.came.append(packet)
+        return self._fate(wire, "down", packet.source.host)
 
     def _fate(self, wire: Wire, way: str, remote: str) -> int | None:
         if wire.silent in ("both", way):

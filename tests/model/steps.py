@@ -59,6 +59,7 @@ KINDS: dict[str, tuple[float, ...]] = {
     "prefer": (50.0, 600.0),  # another metric of the best link's route
     "deprecate": (1.0, 0.0),  # whether the best link's addresses are
     "family": (4.0, 6.0),  # that the best link loses
+    "replay": (0.0, 1.0),  # some of what came comes again: from where it was, from elsewhere
     "heal": (),
     "eat": (0.0, 1.0, 2.0),  # UDP towards peers, relays, the coordinator
     "rough": (0.02, 0.1, 0.2),
@@ -74,6 +75,8 @@ KINDS: dict[str, tuple[float, ...]] = {
     "relay dies": (1.0, 2.0),
     "relay back": (1.0, 2.0),
     "relay black hole": (1.0, 2.0),
+    "relay drains": (1.0, 2.0),
+    "relay stays": (1.0, 2.0),
     "dc restart": (),
     "dc dies": (),
     "dc back": (),

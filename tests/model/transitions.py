@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from ntmd.node.inputs import Stopping
+from ntmd.proto.io import UserAsked
+from ntmd.proto.types import Endpoint
 from tests.model.arena import COORDINATOR, NAMES, PEERS, RELAYS, Arena, Member, Server
 from tests.model.steps import Step
 from tests.sim.link import Shape
@@ -16,6 +18,8 @@ from tests.sim.story import NODE_LINK
 SILENT = ("both", "up", "down")
 EATEN = (PEERS, RELAYS, COORDINATOR)
 STEADY = 100  # packets of a traffic step in which the third node takes part, if there is one
+REPLAYED = 30  # datagrams of a link, the oldest of the last ones, and some in between
+ELSEWHERE = {4: Endpoint("198.18.99.99", 4242), 6: Endpoint("2001:db8:99::99", 4242)}
 STALL = 0.5  # seconds
 STOP = 0.2  # seconds that a daemon takes to end after `down`
 
@@ -41,6 +45,7 @@ class Transitions:
             "prefer": self._prefer,
             "deprecate": self._deprecate,
             "family": self._family,
+            "replay": self._replay,
             "heal": self._heal,
             "eat": self._eat,
             "rough": self._rough,
@@ -85,7 +90,7 @@ class Transitions:
                 return bool(wires) and wires[0].network.gateway is not None
             case ["silent"]:
                 return bool(wires) and not wires[0].silent
-            case ["stall"] | ["deprecate"]:
+            case ["stall"] | ["deprecate"] | ["replay"]:
                 return bool(wires)
             case ["prefer"]:
                 return bool(wires) and self._link(member).metric != int(step.value)
@@ -186,6 +191,15 @@ class Transitions:
         left = tuple(self._link(member).addresses)
         wire.place = replace(wire.place, families=left)
 
+    def _replay(self, step: Step, member: Member) -> None:
+        """Someone on the way, or anywhere else, sends again what it saw."""
+        host = member.node.host
+        for wire in member.wires.values():
+            for packet in [*wire.came][:: max(1, len(wire.came) // REPLAYED)]:
+                elsewhere = ELSEWHERE[packet.source.family]
+                source = elsewhere if step.value else packet.source
+                host.deliver(packet._replace(source=source))
+
     def _heal(self, step: Step, member: Member) -> None:
         for wire in member.wires.values():
             wire.silent = ""
@@ -281,6 +295,8 @@ class Transitions:
                 arena.set_server(server, up=True)
             case "black hole":
                 arena.set_server(server, hole=True)
+            case "drains" | "stays":
+                server.process.post(UserAsked(1, "drain", {"on": what == "drains"}))
 
     def _account(self, serves: bool) -> None:
         self._arena.account_serves = serves
