@@ -134,6 +134,7 @@ class Uplink:
 
     def established(self, event: Established, now: float) -> None:
         """A session with the server is confirmed."""
+        silent = self.state is Link.SILENT  # what it was told since then, it may not know
         self.handle = event.handle
         self._failures = 0
         self._common.timers.cancel(("recall", self.peer.key))
@@ -145,10 +146,13 @@ class Uplink:
         if self.path is None or event.first:
             self.path = event.path
             self._common.engine.set_primary(event.handle, self.path, self.seq)
-        elif event.path != self.path and not (self.proven and self._carries(self.path)):
+        elif (silent or event.path != self.path) and not self._stands():
             self._take(event.path, now)  # the server goes by the sequence, not by the session
         self.heard(event.path, now)
         self._up(event.first, now)
+
+    def _stands(self) -> bool:
+        return self.path is not None and self.proven and self._carries(self.path)
 
     def _carries(self, path: Path) -> bool:
         return self._underlay.is_open(path.socket)

@@ -113,3 +113,25 @@ def test_thirteen_days_without_any_server(killed: str) -> None:
         assert set(desk.inner.times("udp")) == set(range(25 * (day + 1)))
         expired = "certificate-expired" in {h["code"] for h in stage.status(desk)["health"]}
         assert expired is (day >= 4)
+
+
+@pytest.mark.parametrize("server", ["coordinator", "relay"])
+def test_a_server_that_comes_back_knows_where_a_node_has_gone_meanwhile(server: str) -> None:
+    """It kept the place told last before it was cut off; the Move of since then reached nobody."""
+    stage = Stage(4)
+    domain = stage.domain()
+    laptop = stage.node("laptop", stage.world.home(PORT_RESTRICTED))
+    stranger = stage.node("stranger", stage.world.home(SYMMETRIC))
+    stage.all_up()
+    if server == "relay":
+        stage.first_answer(laptop, stranger)
+    laptop.host.move("eth0", stage.world.home(PORT_RESTRICTED), NODE_LINK)
+    stage.run(10.0)
+    away = domain.dc if server == "coordinator" else domain.rs
+    eth = away.host.interfaces["eth0"]
+    eth.up.up = eth.down.up = False
+    laptop.host.move("eth0", stage.world.home(PORT_RESTRICTED), NODE_LINK)
+    stage.run(60.0)
+    eth.up.up = eth.down.up = True
+    stage.run(60.0)
+    assert stage.fresh_answer(stranger, laptop, within=1.0) < 0.3
