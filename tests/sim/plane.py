@@ -12,6 +12,7 @@ from ntmd.proto.frame import HEADER_SIZE, nonce_of
 from ntmd.proto.plane import DataKey, InstallTunnel
 from ntmd.proto.types import Endpoint, Path
 from tests.sim.clock import Timer
+from tests.sim.process import SPINS
 
 if TYPE_CHECKING:
     from tests.sim.node import SimNode
@@ -28,6 +29,7 @@ class SimPlane:
         self._timer: Timer | None = None
         self._closed = False
         self._due: float | None = None
+        self._spins = (0.0, 0)
         self._keys: dict[int, list[DataKey]] = {}  # by slot
         self._noted = 0
 
@@ -115,7 +117,11 @@ class SimPlane:
         self._timer = None
         if self._closed or self._node.host.asleep:
             return
-        for event in self._plane.take_events(self._now):
+        now = max(self._now, self._due or 0.0)  # a timer is never early, a difference may round
+        at, count = self._spins
+        self._spins = (now, count + 1 if at == now else 0)
+        assert count < SPINS, f"the plane of {self._node.name} spins at {now}"
+        for event in self._plane.take_events(now):
             self._node.post(event)
         self._after()
 
