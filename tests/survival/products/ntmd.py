@@ -54,7 +54,7 @@ class Ntmd:
             self.nodes[name] = Node(place.host, ground.folder / name, name)
         together(functools.partial(node.join, url, *DNS) for node in self.nodes.values())
         laptop = self.nodes["laptop"]
-        laptop.ping(f"desk.{DOMAIN}", "-c1", "-W5")
+        laptop.ping(f"desk.{DOMAIN}", "-c1", "-w10")
         direct = "relay" if ground.kind == "symmetric" else "direct"
         wait_for(lambda: laptop.path_kind(f"desk.{DOMAIN}") == direct, 10)
 
