@@ -142,8 +142,8 @@ class Association:
         """Sessions that the peer began and has not used yet, oldest first."""
         return [each for each in self.sessions.values() if not each.confirmed]
 
-    def left(self, session: Session) -> bool:
-        """Whether a session is of an earlier life of the peer, before it began anew."""
+    def of_earlier_life(self, session: Session) -> bool:
+        """Whether a session is from before the peer began anew."""
         known = session.info.association in self.numbers or session is self.current
         return session.confirmed and not known
 

@@ -130,7 +130,7 @@ class Channel:
             data[:4] + data[8:HEADER_SIZE], data[HEADER_SIZE:]
         )
         session.window.accept(counter)
-        if association.left(session):
+        if association.of_earlier_life(session):
             raise ProtocolError("earlier_life")  # the peer began anew since it sent this
         path = Path(socket, source, leg)
         self.heard(association, session, path, now)

@@ -174,6 +174,20 @@ def test_what_an_earlier_life_sent_is_not_obeyed_when_it_comes_late() -> None:
     assert bob.engine.counters["earlier_life"] == 2
 
 
+def test_goodbye_of_an_earlier_life_does_not_end_the_new_one() -> None:
+    bus, alice, bob = joined()
+    bus.delay = lambda data: 2.0
+    alice.engine.close(alice.handle(bob), bus.now, m.CloseReason.DOWN)
+    bus.collect()
+    bus.delay = lambda data: 0.01
+    again = bus.restart(alice)
+    again.call(bob)
+    bus.run(3.0)
+    assert bob.engine.counters["earlier_life"] >= 1
+    assert not bob.all(PeerClosed)
+    assert bob.in_use() == bob.all(Established)[1].session.number
+
+
 def test_close_ends_only_sessions_not_newer() -> None:
     bus, alice, bob = joined()
     old = alice.engine._context.by_key[bob.key].current
