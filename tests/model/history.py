@@ -13,7 +13,7 @@ from tests.model.oracle import Oracle
 from tests.model.steps import Step
 from tests.model.transitions import Transitions
 from tests.sim.node import SimNode
-from tests.sim.story import NODE_LINK
+from tests.sim.story import NODE_LINK, UP_WITHIN
 
 FIRST_CONTACT = 8.0  # seconds
 BOUND = {"relay": 20.0, "direct": 20.0, "directed": 30.0}  # seconds beyond the time the way exists
@@ -217,23 +217,39 @@ class History:
         for found in (checks.deliveries(arena), checks.leaks(arena, peers), idle.excess()):
             if found:
                 self._fail("leak" if found[0].count(":") > 1 else "delivery", "; ".join(found))
+        if self.violation is None:
+            self._stranger()
+
+    def _stranger(self) -> None:
+        """After all this the coordinator still knows where everybody is: a node that nobody has met
+        reaches both, which have not sent anything for a while."""
+        arena = self.arena
+        stranger = arena.stage.node("d")
+        if not arena.clock.run(UP_WITHIN, lambda: stranger.state == "up"):
+            self._fail("unreached", "the coordinator, by a stranger")
+        for member in arena.members:
+            begun = arena.clock.now
+            if not self._reaches(stranger, member.node, FIRST_CONTACT):
+                self._fail("unreached", f"{member.node.name}, by a stranger")
+            self.recovered.append(("stranger", arena.clock.now - begun))
 
     def _third(self, third: SimNode) -> bool:
         """Whether both members reach the third node and hear from it; it has no traffic that would
         make it call servers which have only just returned."""
-        return all(self._reaches(member.node, third) for member in self.arena.members)
+        limit = self._limit("relay")
+        return all(self._reaches(member.node, third, limit) for member in self.arena.members)
 
-    def _reaches(self, node: SimNode, third: SimNode) -> bool:
+    def _reaches(self, node: SimNode, to: SimNode, limit: float) -> bool:
         begun = self.arena.clock.now
-        for _ in range(int(self._limit("relay"))):
+        for _ in range(int(limit)):
             self._numbers += 1
-            node.inner.ping(third.address, self._numbers)
-            if self.arena.clock.run(1.0, lambda: self._heard_from(node, third, begun)):
+            node.inner.ping(to.address, self._numbers)
+            if self.arena.clock.run(1.0, lambda: self._heard_from(node, to, begun)):
                 return True
         return False
 
-    def _heard_from(self, node: SimNode, third: SimNode, since: float) -> bool:
-        return any(at >= since for at in node.inner.times("echo", third.address).values())
+    def _heard_from(self, node: SimNode, to: SimNode, since: float) -> bool:
+        return any(at >= since for at in node.inner.times("echo", to.address).values())
 
     def _fail(self, kind: str, text: str) -> None:
         if self.violation is None:

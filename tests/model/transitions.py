@@ -18,7 +18,7 @@ from tests.sim.story import NODE_LINK
 SILENT = ("both", "up", "down")
 EATEN = (PEERS, RELAYS, COORDINATOR)
 STEADY = 100  # packets of a traffic step in which the third node takes part, if there is one
-REPLAYED = 30  # datagrams of a link, the oldest of the last ones, and some in between
+REPLAYED = 30  # datagrams of a link at most, the oldest of the last ones, and some in between
 ELSEWHERE = {4: Endpoint("198.18.99.99", 4242), 6: Endpoint("2001:db8:99::99", 4242)}
 STALL = 0.5  # seconds
 STOP = 0.2  # seconds that a daemon takes to end after `down`
@@ -192,10 +192,10 @@ class Transitions:
         wire.place = replace(wire.place, families=left)
 
     def _replay(self, step: Step, member: Member) -> None:
-        """Someone on the way, or anywhere else, sends again what it saw."""
+        """Someone on the own link, or elsewhere with no NAT between, sends again what it saw."""
         host = member.node.host
         for wire in member.wires.values():
-            for packet in [*wire.came][:: max(1, len(wire.came) // REPLAYED)]:
+            for packet in [*wire.came][:: max(1, -(-len(wire.came) // REPLAYED))]:
                 elsewhere = ELSEWHERE[packet.source.family]
                 source = elsewhere if step.value else packet.source
                 host.deliver(packet._replace(source=source))
