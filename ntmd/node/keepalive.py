@@ -14,7 +14,6 @@ from ntmd.node.nat import NatTests
 from ntmd.node.underlay import Underlay
 from ntmd.node.uplink import Uplink
 from ntmd.proto.timing import KEEPALIVE_FIRST, KEEPALIVE_MAX, STREAM_KEEPALIVE
-from ntmd.proto.types import NatFiltering
 
 GROWTH = 1.5
 UNSEEN = 45.0  # where a lapsed mapping would come back with the same port, seconds
@@ -80,7 +79,7 @@ class KeepAlive:
         facts = self._nat.facts.get(path.socket) if path is not None else None
         if path is None or facts is None:
             return KEEPALIVE_FIRST
-        if facts.filtering is NatFiltering.NONE:
+        if facts.open:
             return KEEPALIVE_MAX
         own, seen = self._underlay.sockets.get(path.socket), self._home.observed.get(path.socket)
         local = own.local if own is not None else None

@@ -4,6 +4,10 @@ Filtering first, while nothing was sent to the other endpoints yet: the coordina
 answer a probe from another of its endpoints. Then mapping: the same socket probes those endpoints
 and compares the sources that they observed. A NAT that lost its mapping between the two would look
 like one that maps by destination, so the first endpoint is asked once more with the others.
+
+An earlier life of this node, or an earlier stay on this link, may have sent to them from the same
+port: what they send gets in until the filter forgets. So if any got in, they are asked once more
+when that is long ago.
 """
 
 from __future__ import annotations
@@ -20,8 +24,10 @@ from ntmd.proto.messages import NatView, Probe
 from ntmd.proto.types import Endpoint, NatFiltering, NatMapping, Path
 
 TEST_LADDER = (0.05, 0.1, 0.2, 0.4)
+WAIT = sum(TEST_LADDER) + 0.3  # for answers
 RUNS = 3  # of the tests in a row, at most: answers may be lost
 TEST_AFTER = 0.2  # the tests wait for calls that are under way, seconds
+FORGOTTEN = 310.0  # what was sent opens no filter for longer than this (RFC 6092 REC-14), seconds
 
 
 @dataclass(slots=True)
@@ -33,6 +39,17 @@ class NatFacts:
     observed: dict[Endpoint, Endpoint] = field(default_factory=dict)
     runs: int = 0  # of the tests, until one told something
     reached: list[Endpoint] = field(default_factory=list)
+    sure: bool = False  # whoever got in did so long after anything was sent to them
+
+    @property
+    def open(self) -> bool:
+        """Whether it is certain that nothing filters."""
+        return self.sure and self.filtering is NatFiltering.NONE
+
+    def free(self) -> None:
+        """Where nothing maps and somebody got in, nothing filters."""
+        if self.mapping is NatMapping.NONE and self.reached:
+            self.filtering = NatFiltering.NONE
 
 
 def classify_mapping(local: Endpoint, observed: dict[Endpoint, Endpoint]) -> NatMapping:
@@ -130,21 +147,29 @@ class NatTests:
         again = facts.runs > 0  # only mapping: the other endpoints were sent to by now
         facts.observed = {}
         facts.runs += 1
-        if not again:
-            facts.reached = []
         self._prober.start(
             handle, main, now, self._mapped(socket), ladder=TEST_LADDER, purpose="nat"
         )
-        asked = []
-        for place, endpoint in enumerate(self.endpoints, 1):
-            if endpoint.family == socket.network.family and endpoint not in self._uplink.endpoints:
-                asked.append(endpoint)
-                if not again:
-                    self._ask_from(handle, main, place, facts, now)
-        wait = now + sum(TEST_LADDER) + 0.3
+        if not again:
+            self._ask_others(socket, main, facts, now)
         self._common.timers.set(
-            ("nat", socket.number), wait, lambda at: self._mapping(socket, main, asked, at)
+            ("nat", socket.number), now + WAIT, lambda at: self._mapping(socket, main, at)
         )
+
+    def _others(self, socket: OwnSocket) -> dict[int, Endpoint]:
+        """The coordinator's endpoints that are asked to answer, by their place in its list."""
+        return {
+            place: endpoint
+            for place, endpoint in enumerate(self.endpoints, 1)
+            if endpoint.family == socket.network.family and endpoint not in self._uplink.endpoints
+        }
+
+    def _ask_others(self, socket: OwnSocket, main: Path, facts: NatFacts, now: float) -> None:
+        facts.reached = []
+        facts.sure = False
+        assert self._uplink.handle is not None
+        for place in self._others(socket):
+            self._ask_from(self._uplink.handle, main, place, facts, now)
 
     def _ask_from(self, handle: int, main: Path, place: int, facts: NatFacts, now: float) -> None:
         self._prober.start(
@@ -157,10 +182,11 @@ class NatTests:
             purpose="nat",
         )
 
-    def _mapping(self, socket: OwnSocket, main: Path, asked: list[Endpoint], now: float) -> None:
+    def _mapping(self, socket: OwnSocket, main: Path, now: float) -> None:
         handle, facts = self._uplink.handle, self.facts.get(socket.number)
         if handle is None or facts is None:
             return
+        asked = list(self._others(socket).values())
         facts.filtering = classify_filtering(main.remote, asked, facts.reached)
         for endpoint in self.endpoints:
             if endpoint.family == socket.network.family:  # the main one once more
@@ -173,7 +199,7 @@ class NatTests:
                     purpose="nat",
                 )
         self._common.timers.set(
-            ("nat", socket.number), now + sum(TEST_LADDER) + 0.3, lambda at: self._judge(socket, at)
+            ("nat", socket.number), now + WAIT, lambda at: self._judge(socket, main, at)
         )
 
     def _mapped(self, socket: OwnSocket) -> Callable[[Proof, float], None]:
@@ -191,7 +217,7 @@ class NatTests:
 
         return won
 
-    def _judge(self, socket: OwnSocket, now: float) -> None:
+    def _judge(self, socket: OwnSocket, main: Path, now: float) -> None:
         facts = self.facts.get(socket.number)
         if facts is None or socket.local is None:
             return
@@ -202,11 +228,53 @@ class NatTests:
             self._filtering(socket, now)
             return
         facts.runs, facts.mapping = 0, found
-        if facts.mapping is NatMapping.NONE and facts.reached:
-            facts.filtering = NatFiltering.NONE
+        facts.free()
+        self._found(socket, facts, now)
+        if facts.reached:
+            self._ask_again_later(socket, main, now)
+
+    def _found(self, socket: OwnSocket, facts: NatFacts, now: float) -> None:
         mapping, filtering = MAPPINGS.index(facts.mapping), FILTERINGS.index(facts.filtering)
         self._underlay.places.learn(socket.number, mapping=mapping, filtering=filtering)
         self._done(now)
+
+    # -------------------------------------------------------------- what got in, once more
+
+    def _ask_again_later(self, socket: OwnSocket, main: Path, now: float) -> None:
+        later = now + FORGOTTEN * (1 + self._common.number(2) / 0x4_0000)  # nodes start together
+        self._common.timers.set(
+            ("nat", socket.number), later, lambda at: self._ask_again(socket, main, at)
+        )
+
+    def _ask_again(self, socket: OwnSocket, main: Path, now: float) -> None:
+        handle, facts = self._uplink.handle, self.facts.get(socket.number)
+        if handle is None or facts is None or not self._underlay.is_open(socket.number):
+            return
+        if not self._uplink.up:
+            self._ask_again_later(socket, main, now)
+            return
+        facts.observed = {}  # the main endpoint shows that answers come at all
+        self._prober.start(
+            handle, main, now, self._mapped(socket), ladder=TEST_LADDER, purpose="nat"
+        )
+        self._ask_others(socket, main, facts, now)
+        self._common.timers.set(
+            ("nat", socket.number), now + WAIT, lambda at: self._answered_again(socket, main, at)
+        )
+
+    def _answered_again(self, socket: OwnSocket, main: Path, now: float) -> None:
+        facts = self.facts.get(socket.number)
+        if facts is None:
+            return
+        if not facts.observed:
+            self._ask_again_later(socket, main, now)
+            return
+        before, facts.sure = facts.filtering, True
+        asked = list(self._others(socket).values())
+        facts.filtering = classify_filtering(main.remote, asked, facts.reached)
+        facts.free()
+        if facts.filtering is not before:
+            self._found(socket, facts, now)
 
     def view(self) -> NatView:
         """What the coordinator is told: the NAT of the best socket."""

@@ -146,13 +146,13 @@ class Uplink:
         if self.path is None or event.first:
             self.path = event.path
             self._common.engine.set_primary(event.handle, self.path, self.seq)
-        elif (silent or event.path != self.path) and not self._stands():
+        elif self.proven and self._carries(self.path):
+            if silent:
+                self.announce_again(now)  # what it knew may have been another mapping
+        elif silent or event.path != self.path:
             self._take(event.path, now)  # the server goes by the sequence, not by the session
         self.heard(event.path, now)
         self._up(event.first, now)
-
-    def _stands(self) -> bool:
-        return self.path is not None and self.proven and self._carries(self.path)
 
     def _carries(self, path: Path) -> bool:
         return self._underlay.is_open(path.socket)

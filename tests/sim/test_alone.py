@@ -135,3 +135,31 @@ def test_a_server_that_comes_back_knows_where_a_node_has_gone_meanwhile(server: 
     eth.up.up = eth.down.up = True
     stage.run(60.0)
     assert stage.fresh_answer(stranger, laptop, within=1.0) < 0.3
+
+
+@pytest.mark.parametrize("after", [number / 10 for number in range(1, 30, 2)])
+def test_a_server_that_was_silent_knows_the_mapping_that_a_node_has_now(after: float) -> None:
+    """It comes back just long enough to hear the Move, and to be heard. The NAT begins anew; then
+    the session is renewed on the very way that was told, from another mapping."""
+    stage = Stage(4)
+    domain = stage.domain()
+    home = stage.world.home(PORT_RESTRICTED)
+    laptop = stage.node("laptop")
+    stranger = stage.node("stranger", stage.world.home(SYMMETRIC))
+    stage.all_up()
+    eth = domain.dc.host.interfaces["eth0"]
+    eth.up.up = eth.down.up = False
+    stage.run(40.0)
+    laptop.host.move("eth0", home, NODE_LINK)
+    stage.run(after)
+    eth.up.up = eth.down.up = True
+    moves = domain.dc.core._common.counters
+    stage.world.run(2.0, lambda: moves["moves"] > 0)
+    stage.run(0.015)
+    eth.up.up = eth.down.up = False
+    assert home.gateway is not None
+    home.gateway.rebind(new_address=True)
+    stage.run(20.0)
+    eth.up.up = eth.down.up = True
+    stage.run(60.0)
+    assert stage.fresh_answer(stranger, laptop, within=1.0) < 0.3
