@@ -203,6 +203,9 @@ class History:
             if not server.serves:
                 arena.set_server(server, up=True)
                 self._returned = arena.clock.now
+        wires = [wire for member in arena.members for wire in member.wires.values()]
+        ready = [*(w.usable_at for w in wires), *(m.stands_until for m in arena.members)]
+        arena.stage.run(max(0.0, *(at - arena.clock.now for at in ready)))
         self.oracle.disturbed = arena.clock.now
         if not self._settle("both", self._limit("relay")):
             self._fail("unreached", f"in the end: {self._states()}")
