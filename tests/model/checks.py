@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from typing import Any
 
 from ntmd.proto.timing import LADDER
@@ -67,6 +69,29 @@ def _genuine(note: Any, node: SimNode, by_address: dict[bytes, SimNode]) -> bool
     sender = by_address.get(note.source)
     kind = "udp" if note.kind == "udp" else "echo"
     return sender is not None and (node.address, kind, note.number) in sender.inner.sent
+
+
+def answers(node: SimNode, peer: SimNode) -> list[str]:
+    """What is wrong with what a node tells its user, whatever state it is in."""
+    found = []
+    for what, arguments in (("status", {}), ("handovers", {}), ("why", {"name": peer.name})):
+        (answer,) = node.ask(what, **arguments) or (None,)
+        if answer is None or not (answer.result or answer.error):
+            found.append(f"{node.name}: {what} is not answered")
+            continue
+        told = json.loads(json.dumps(answer.result))
+        found += [f"{node.name}: {what}: {place} is negative" for place in _negative(told, "")]
+    node.answers.clear()
+    return found
+
+
+def _negative(told: Any, place: str) -> Iterator[str]:
+    """Where there is a number below zero: no age, count, size or time is."""
+    if isinstance(told, dict | list):
+        for key, value in told.items() if isinstance(told, dict) else enumerate(told):
+            yield from _negative(value, f"{place}/{key}")
+    elif isinstance(told, int | float) and told < 0:
+        yield place
 
 
 def footprint(arena: Arena, node: SimNode, peers: int) -> dict[str, int]:

@@ -104,7 +104,16 @@ class History:
                 self._fail("unreached", f"{way}, {limit:g} s: {self._states()}")
         else:
             self._ping(who)
+        self._ask()
         self.arena.stage.run(step.after)
+
+    def _ask(self) -> None:
+        """Both users look at what their nodes tell."""
+        one, two = self.arena.members
+        for member, other in ((one, two), (two, one)):
+            if member.node.running and member.stands_until <= self.arena.clock.now:
+                for wrong in checks.answers(member.node, other.node):
+                    self._fail("words", wrong)
 
     def applies(self, step: Step) -> bool:
         """Whether the step would change anything here and now."""
