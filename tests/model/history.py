@@ -235,14 +235,19 @@ class History:
             self._stranger()
 
     def _stranger(self) -> None:
-        """After all this the coordinator still knows where everybody is: a node that nobody has met
-        reaches both, which have not sent anything for a while."""
+        """After all this the coordinator still knows where everybody is: a node that nobody has
+        met, maybe of another domain, reaches both, which have not sent anything for a while."""
         arena = self.arena
-        stranger = arena.stage.node("d")
+        domain = "away.test" if self.seed % 2 else "home.test"
+        if domain not in arena.stage.domains:
+            arena.stage.domain(domain)
+            arena.stage.directory()
+        stranger = arena.stage.node("d", domain=domain)
         if not arena.clock.run(UP_WITHIN, lambda: stranger.state == "up"):
             self._fail("unreached", "the coordinator, by a stranger")
         for member in arena.members:
             begun = arena.clock.now
+            stranger.resolve(member.node.name)
             if not self._reaches(stranger, member.node, FIRST_CONTACT):
                 self._fail("unreached", f"{member.node.name}, by a stranger")
             self.recovered.append(("stranger", arena.clock.now - begun))
