@@ -19,6 +19,7 @@ from tests.sim.world import Network
 
 PEERS, RELAYS, COORDINATOR = 0, 1, 2  # what a firewall may eat UDP towards
 NAMES = ("eth0", "wlan0")
+HOME, AWAY = "home.test", "away.test"
 PAST = 4
 CAME = 100  # datagrams that are kept, for whoever wants to send them again
 
@@ -79,7 +80,8 @@ class Arena:
     """Two nodes, a coordinator, two relays and an account server.
 
     ``first``: where the two begin; a third place has a third node there, and the servers listen for
-    TLS too, so that the two may come to places without UDP.
+    TLS too, so that the two may come to places without UDP. With an odd seed that node is of
+    another domain, whose servers nothing happens to.
     """
 
     def __init__(self, seed: int, first: tuple[str, ...]) -> None:
@@ -93,14 +95,22 @@ class Arena:
         self.members = [
             self._member(label, kind) for label, kind in zip("ab", first[:2], strict=True)
         ]
-        self.third = self._member("c", first[2]).node if self.rich else None
+        self.foreign = self.rich and seed % 2 == 1
+        if self.foreign:
+            self.stage.domain(AWAY, tls=True)
+            self.stage.directory()
+        domain_of_third = AWAY if self.foreign else HOME
+        self.third = self._member("c", first[2], domain_of_third).node if self.rich else None
         self.stage.all_up()
+        if self.foreign and self.third is not None:  # by its address alone nobody finds it
+            for member in self.members:
+                member.node.resolve(self.third.name)
         self.addresses = [member.node.address for member in self.members]
 
-    def _member(self, label: str, kind: str) -> Member:
+    def _member(self, label: str, kind: str, domain: str = HOME) -> Member:
         place = EVERY[kind]
         network, families = place.build(self.stage)
-        member = Member(self.stage.node(label, network, families=families))
+        member = Member(self.stage.node(label, network, domain=domain, families=families))
         self._wire(member, "eth0", place, network)
         return member
 

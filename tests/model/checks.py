@@ -99,7 +99,7 @@ def footprint(arena: Arena, node: SimNode, peers: int) -> dict[str, int]:
     core: Any = node.core
     engine = core.common.engine
     context = engine._context
-    servers = 1 + len(arena.relays)
+    servers = 1 + len(arena.relays) + arena.foreign
     wanted = sum(len(each.addresses) for each in node.host.interfaces.values())
     associations = context.associations.values()
     table = node.plane._plane._board.table

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ntmd.node.tunnel import word
 from ntmd.node.tunnels import Tunnel
 from tests.model import checks
-from tests.model.arena import Arena, Member
+from tests.model.arena import AWAY, HOME, Arena, Member
 from tests.model.oracle import Oracle
 from tests.model.steps import Step
 from tests.model.transitions import Transitions
@@ -238,16 +238,15 @@ class History:
         """After all this the coordinator still knows where everybody is: a node that nobody has
         met, maybe of another domain, reaches both, which have not sent anything for a while."""
         arena = self.arena
-        domain = "away.test" if self.seed % 2 else "home.test"
+        domain = AWAY if self.seed % 2 else HOME
         if domain not in arena.stage.domains:
-            arena.stage.domain(domain)
+            arena.stage.domain(domain, tls=arena.rich)
             arena.stage.directory()
         stranger = arena.stage.node("d", domain=domain)
         if not arena.clock.run(UP_WITHIN, lambda: stranger.state == "up"):
             self._fail("unreached", "the coordinator, by a stranger")
         for member in arena.members:
             begun = arena.clock.now
-            stranger.resolve(member.node.name)
             if not self._reaches(stranger, member.node, FIRST_CONTACT):
                 self._fail("unreached", f"{member.node.name}, by a stranger")
             self.recovered.append(("stranger", arena.clock.now - begun))
@@ -260,6 +259,7 @@ class History:
 
     def _reaches(self, node: SimNode, to: SimNode, limit: float) -> bool:
         begun = self.arena.clock.now
+        node.resolve(to.name)
         for _ in range(int(limit)):
             self._numbers += 1
             node.inner.ping(to.address, self._numbers)
