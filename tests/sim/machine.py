@@ -61,7 +61,8 @@ class Socket:
 
 @dataclass
 class Host:
-    """A machine: interfaces, sockets, a boot clock and a wall clock of its own."""
+    """A machine: interfaces, sockets, a boot clock and a wall clock of its own. ``fresh_ports``: a
+    socket without a wish gets a port that none had before, instead of the first that is free."""
 
     world: World
     name: str
@@ -73,6 +74,8 @@ class Host:
     on_change: Callable[[NetworkChanged], None] | None = None
     sleepers: list[Sleeper] = field(default_factory=list)
     asleep_since: float | None = None
+    fresh_ports: bool = False
+    _port: int = EPHEMERAL
     _indexes: int = 1
     _attachments: int = 0
     _tcp: Tcp | None = None
@@ -211,11 +214,12 @@ class Host:
         if socket.interface and self._place(socket)[0] is None:
             raise OSError(errno.ENODEV, "no such interface or address")
         if socket.port == 0:
-            socket.port = EPHEMERAL
+            socket.port = self._port if self.fresh_ports else EPHEMERAL
             while self._taken(socket):
                 socket.port += 1
         elif self._taken(socket):
             raise OSError(errno.EADDRINUSE, "address in use")
+        self._port = max(self._port, socket.port + 1)
         self.sockets.append(socket)
         return socket
 

@@ -159,10 +159,12 @@ class Stage:
         families: tuple[int, ...] | None = None,
         start: bool = True,
         skew_ms: int = 0,
+        fresh_ports: bool = False,
         **identity: Any,
     ) -> SimNode:
         """A node ``label.domain`` on ``network`` (default: the public Internet)."""
         host = self.world.host(f"{label}.{domain}", skew_ms=skew_ms)
+        host.fresh_ports = fresh_ports
         host.attach("eth0", network or self.world.internet, shape, families=families)
         who = self.platform.node(f"{label}.{domain}", domain, **identity)
         node = SimNode(host, who, self.platform.trust, self.domains[domain].home)
