@@ -17,6 +17,7 @@ from ntmd.proto.types import Endpoint, Path
 MTU = "mtu"  # purpose of probes that ask for a size, not for life
 RUNG_BITS = 4
 LAST_WAIT = 1.0  # seconds after the last copy until the attempt has failed
+STOOD_STILL = 1.0  # a next copy overdue for this long: nothing ran meanwhile, seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,9 @@ class Prober:
         attempt = self._attempts.get(base)
         if attempt is None or attempt.handle != handle or rung >= len(attempt.sent):
             return False
+        due = self._common.timers.pending(("probe", base))
+        if due is not None and now > due + STOOD_STILL:
+            return False  # it waited for us: no round trip, and no sign that the way carries now
         self._drop(base)
         self.observed(attempt.path, answer.observed)
         rtt = max(now - attempt.sent[rung], 1e-6)

@@ -209,6 +209,7 @@ class Relays:
         for leg in relay.legs.values():
             self._leg_changed(leg.peer, now)
         if not any(each.uplink.up for each in self.by_name.values()):
+            self.wanted(now)  # nobody finds this node until one of them answers
             lately = sorted(self._common.memory.peers.values(), key=lambda each: -each.active_ms)
             for known in lately[:PEERS_TRIED]:  # they may be at other relays
                 self.want(known.grants, Peer(Role.NODE, known.name, known.key), now)

@@ -99,3 +99,16 @@ def test_a_laptop_that_wakes_says_little_to_peers_that_it_does_not_talk_to() -> 
     laptop.host.resume()
     stage.run(2.0)
     assert laptop.sent_bytes - sent <= 4000, "servers, and nobody else"
+
+
+def test_an_answer_that_waited_for_the_process_measures_no_round_trip() -> None:
+    """The process stands still (SIGSTOP, a debugger) while servers are asked for a sign of life:
+    the answers lie in the kernel's buffers, and say nothing of how far the servers are."""
+    stage, laptop, _desk = pair()
+    uplinks = [laptop.core.registration.uplink, *laptop.core.relays.uplinks()]
+    before = [uplink.rtt for uplink in uplinks]
+    assert stage.world.run(60.0, lambda: len(laptop.core.prober.attempts()) >= len(uplinks))
+    laptop.stand_still(100.0)
+    stage.run(130.0)
+    assert all(uplink.up for uplink in uplinks)
+    assert [uplink.rtt for uplink in uplinks] == pytest.approx(before, abs=0.010)
