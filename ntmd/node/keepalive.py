@@ -79,7 +79,7 @@ class KeepAlive:
         facts = self._nat.facts.get(path.socket) if path is not None else None
         if path is None or facts is None:
             return KEEPALIVE_FIRST
-        if facts.open:
+        if facts.surely_open:
             return KEEPALIVE_MAX
         own, seen = self._underlay.sockets.get(path.socket), self._home.observed.get(path.socket)
         local = own.local if own is not None else None

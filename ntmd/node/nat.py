@@ -42,11 +42,11 @@ class NatFacts:
     sure: bool = False  # whoever got in did so long after anything was sent to them
 
     @property
-    def open(self) -> bool:
+    def surely_open(self) -> bool:
         """Whether it is certain that nothing filters."""
         return self.sure and self.filtering is NatFiltering.NONE
 
-    def free(self) -> None:
+    def open_if_reached(self) -> None:
         """Where nothing maps and somebody got in, nothing filters."""
         if self.mapping is NatMapping.NONE and self.reached:
             self.filtering = NatFiltering.NONE
@@ -145,13 +145,10 @@ class NatTests:
             return
         facts = self._facts(socket.number)
         again = facts.runs > 0  # only mapping: the other endpoints were sent to by now
-        facts.observed = {}
         facts.runs += 1
-        self._prober.start(
-            handle, main, now, self._mapped(socket), ladder=TEST_LADDER, purpose="nat"
-        )
+        self._ask(socket, handle, main, now)
         if not again:
-            self._ask_others(socket, main, facts, now)
+            self._ask_others(socket, handle, main, now)
         self._common.timers.set(
             ("nat", socket.number), now + WAIT, lambda at: self._mapping(socket, main, at)
         )
@@ -164,12 +161,18 @@ class NatTests:
             if endpoint.family == socket.network.family and endpoint not in self._uplink.endpoints
         }
 
-    def _ask_others(self, socket: OwnSocket, main: Path, facts: NatFacts, now: float) -> None:
-        facts.reached = []
-        facts.sure = False
-        assert self._uplink.handle is not None
+    def _ask(self, socket: OwnSocket, handle: int, main: Path, now: float) -> None:
+        """The coordinator itself: what it sees, and whether answers come at all."""
+        self.facts[socket.number].observed = {}
+        self._prober.start(
+            handle, main, now, self._mapped(socket), ladder=TEST_LADDER, purpose="nat"
+        )
+
+    def _ask_others(self, socket: OwnSocket, handle: int, main: Path, now: float) -> None:
+        facts = self.facts[socket.number]
+        facts.reached, facts.sure = [], False
         for place in self._others(socket):
-            self._ask_from(self._uplink.handle, main, place, facts, now)
+            self._ask_from(handle, main, place, facts, now)
 
     def _ask_from(self, handle: int, main: Path, place: int, facts: NatFacts, now: float) -> None:
         self._prober.start(
@@ -228,7 +231,7 @@ class NatTests:
             self._filtering(socket, now)
             return
         facts.runs, facts.mapping = 0, found
-        facts.free()
+        facts.open_if_reached()
         self._found(socket, facts, now)
         if facts.reached:
             self._ask_again_later(socket, main, now)
@@ -247,17 +250,14 @@ class NatTests:
         )
 
     def _ask_again(self, socket: OwnSocket, main: Path, now: float) -> None:
-        handle, facts = self._uplink.handle, self.facts.get(socket.number)
-        if handle is None or facts is None or not self._underlay.is_open(socket.number):
+        handle, known = self._uplink.handle, socket.number in self.facts
+        if handle is None or not known or not self._underlay.is_open(socket.number):
             return
         if not self._uplink.up:
             self._ask_again_later(socket, main, now)
             return
-        facts.observed = {}  # the main endpoint shows that answers come at all
-        self._prober.start(
-            handle, main, now, self._mapped(socket), ladder=TEST_LADDER, purpose="nat"
-        )
-        self._ask_others(socket, main, facts, now)
+        self._ask(socket, handle, main, now)
+        self._ask_others(socket, handle, main, now)
         self._common.timers.set(
             ("nat", socket.number), now + WAIT, lambda at: self._answered_again(socket, main, at)
         )
@@ -272,7 +272,7 @@ class NatTests:
         before, facts.sure = facts.filtering, True
         asked = list(self._others(socket).values())
         facts.filtering = classify_filtering(main.remote, asked, facts.reached)
-        facts.free()
+        facts.open_if_reached()
         if facts.filtering is not before:
             self._found(socket, facts, now)
 
