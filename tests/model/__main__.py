@@ -12,9 +12,24 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.model.campaign import timed
+from tests.model.campaign import SIZE, starts, timed
 
 RUNS = Path(__file__).with_name("runs.json")
+
+
+def recorded() -> set[int]:
+    """First seeds of all chunks on record, of which each took at least five histories."""
+    found: set[int] = set()
+    for row in json.loads(RUNS.read_text()):
+        seeds = row["seed"] if isinstance(row["seed"], list) else [row["seed"]]
+        chunks = -(-row["histories"] // (5 * len(seeds)))
+        found.update(first for seed in seeds for first in starts(seed, SIZE * chunks))
+    return found
+
+
+def unused() -> str:
+    """A seed beyond all on record."""
+    return str((max(recorded()) // 1_000_000 + 1) * 1_000_000 + 1)
 
 
 def main() -> int:
@@ -26,6 +41,8 @@ def main() -> int:
     parser.add_argument("--no-shrink", action="store_true", help="report failures as they are")
     parser.add_argument("--record", action="store_true", help="add the run to runs.json")
     options = parser.parse_args()
+    if options.record and not recorded().isdisjoint(starts(options.seed, options.transitions)):
+        parser.error("runs.json has histories of these seeds: take others, e.g. --seed " + unused())
     report, seconds = timed(
         options.seed, options.transitions, options.jobs, small=not options.no_shrink
     )

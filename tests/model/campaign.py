@@ -17,6 +17,7 @@ from tests.model.steps import Step
 
 CORPUS = Path(__file__).with_name("corpus.json")
 STEPS = 240  # in one history
+SIZE = 1000  # transitions of a chunk, at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +124,19 @@ def chunk(seed: int, transitions: int, small: bool) -> Report:
     return report
 
 
+def starts(seed: int, transitions: int) -> range:
+    """First seeds of the chunks of a campaign: 1,000 apart, so no history comes up twice."""
+    return range(seed, seed + 1000 * -(-transitions // SIZE), 1000)
+
+
 def campaign(seed: int, transitions: int, jobs: int, *, small: bool = True) -> Iterator[Report]:
-    """Reports of all chunks, in order. Seeds of chunks are 1,000 apart, so none comes up twice."""
-    size = 1000
-    starts = [seed + 1000 * number for number in range(-(-transitions // size))]
+    """Reports of all chunks, in order."""
+    firsts = starts(seed, transitions)
     if jobs == 1:
-        yield from (chunk(start, size, small) for start in starts)
+        yield from (chunk(first, SIZE, small) for first in firsts)
         return
     with ProcessPoolExecutor(jobs) as pool:
-        yield from pool.map(chunk, starts, [size] * len(starts), [small] * len(starts))
+        yield from pool.map(chunk, firsts, [SIZE] * len(firsts), [small] * len(firsts))
 
 
 def corpus() -> list[tuple[str, int, tuple[str, ...], list[Step]]]:
