@@ -7,6 +7,7 @@ has succeeded and the certificate in it names the very domain that was asked for
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -87,11 +88,12 @@ class Interdomain:
             if leaf.domain != self._common.settings.domain:
                 candidate = Candidate(leaf_peer(leaf), entry.endpoints, "directory")
                 found.setdefault(leaf.domain, []).append(candidate)
-                self._keep_prefix(leaf)
+                if self._is_new_prefix(leaf):
+                    self._store(leaf, self._known.get(leaf.domain, candidate))
         self._directory = found
 
     def domain_of_address(self, address: bytes) -> str | None:
-        """Whose prefix a virtual address lies in, by the directory."""
+        """Whose prefix a virtual address lies in, by the certificates seen so far."""
         return self._prefixes.get(address[:8])
 
     def longest(self, name: str) -> str:
@@ -240,9 +242,13 @@ class Interdomain:
             search.why = search.why or "its coordinator does not answer"
             self._finish(search, None, now)
 
-    def _keep_prefix(self, leaf: Leaf) -> None:
-        if leaf.prefix is not None:
-            self._prefixes[leaf.prefix.network_address.packed[:8]] = leaf.domain
+    def _is_new_prefix(self, leaf: Leaf) -> bool:
+        """Remember whose prefix it is; whether that was not known yet."""
+        if leaf.prefix is None:
+            return False
+        place = leaf.prefix.network_address.packed[:8]
+        before, self._prefixes[place] = self._prefixes.get(place), leaf.domain
+        return before != leaf.domain
 
     def _silent(self, search: Search, now: float) -> None:
         """The DNS is slow: begin with what is known already."""
@@ -280,28 +286,37 @@ class Interdomain:
 
     def _remember(self, leaf: Leaf, event: Established) -> None:
         """Where a handshake succeeded: first choice from now on, and kept over a restart."""
-        self._keep_prefix(leaf)
+        new = self._is_new_prefix(leaf)
         before = self._known.get(leaf.domain)
         rest = before.endpoints if before and before.peer.key == leaf.key else ()
-        endpoints = tuple(dict.fromkeys((event.path.remote, *rest)))[:4]
-        if not event.initiator and rest:
-            return  # they called us: their source may be behind a translation
-        known = Candidate(leaf_peer(leaf), endpoints, "known")
-        if known != before:
+        if before is not None and rest and not event.initiator:
+            known = before  # they called us: their source may be behind a translation
+        else:
+            endpoints = tuple(dict.fromkeys((event.path.remote, *rest)))[:4]
+            known = Candidate(leaf_peer(leaf), endpoints, "known")
+        if new or known != before:
             self._known[leaf.domain] = known
-            value = {
-                "name": leaf.name,
-                "key": leaf.key.hex(),
-                "endpoints": [list(endpoint) for endpoint in endpoints],
-            }
-            self._common.emit(Store(STORE_PREFIX + leaf.domain, json.dumps(value).encode()))
+            self._store(leaf, known)
+
+    def _store(self, leaf: Leaf, candidate: Candidate) -> None:
+        """Keep over a restart whom to call for the certificate's domain, and its prefix."""
+        value = {
+            "name": candidate.peer.name,
+            "key": candidate.peer.key.hex(),
+            "endpoints": [list(endpoint) for endpoint in candidate.endpoints],
+            "prefix": leaf.prefix and str(leaf.prefix),
+        }
+        self._common.emit(Store(STORE_PREFIX + leaf.domain, json.dumps(value).encode()))
 
     def _load(self, domain: str, value: bytes) -> None:
         try:
             kept = json.loads(value)
             peer = Peer(Role.DC, str(kept["name"]), bytes.fromhex(kept["key"]))
             endpoints = tuple(Endpoint(str(h), int(p)) for h, p in kept["endpoints"])
-        except (ValueError, KeyError, TypeError):
+            if kept.get("prefix") is not None:
+                prefix = ipaddress.IPv6Network(kept["prefix"])
+                self._prefixes[prefix.network_address.packed[:8]] = domain
+        except (AttributeError, ValueError, KeyError, TypeError):
             self._common.counters["stored_refused"] += 1
             return
         self._known[domain] = Candidate(peer, endpoints, "known")

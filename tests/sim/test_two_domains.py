@@ -151,6 +151,19 @@ def test_stored_coordinator_still_works_under_poisoned_dns() -> None:
     call_by_name(stage, other, cn)
 
 
+@pytest.mark.parametrize("called", [False, True])
+def test_address_of_a_domain_known_before_the_restart(called: bool) -> None:
+    """Its prefix came with the account server's list, which is not there again yet."""
+    stage, mn, cn = two_domains()
+    if called:
+        call_by_name(stage, mn, cn)
+    other = stage.node("second", stage.world.home(PORT_RESTRICTED), domain="home.test")
+    stage.all_up()
+    stage.domains["home.test"].dc.restart()
+    stage.run(60.0)
+    assert stage.first_answer(other, cn) <= COLD
+
+
 class Trap:
     """Answers handshakes on a public address with an identity of its own."""
 
