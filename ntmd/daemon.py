@@ -73,7 +73,7 @@ from ntmd.slim import give_back
 USABLE_WITHIN = 7.0  # seconds that a first registration may take
 SETTLED_WITHIN = 3.0  # seconds after which a node with an address counts as usable as it is
 GOODBYE = 1.0  # seconds for the core to say goodbye
-TIDY_AFTER = 10.0  # seconds without a change of the network: nobody is in a hurry any more
+TIDY_AFTER = 10.0  # seconds without a change of network or path: nobody is in a hurry any more
 LAST_COPY = CLOSE_COPIES[-1] + 0.05  # and for the last copy of Close to leave
 ADVICE = {
     "joining": "the coordinator {domain} did not answer within {seconds:.0f} s.",
@@ -191,6 +191,9 @@ class Daemon:
     def _network_changed(self, event: NetworkChanged) -> None:
         self._driver.post(event)  # first: whoever moves is in a hurry
         self._names.refresh()
+        self._tidy_later()
+
+    def _tidy_later(self) -> None:
         if self._tidy is not None:
             self._tidy.cancel()
         self._tidy = asyncio.get_running_loop().call_later(TIDY_AFTER, give_back)
@@ -240,8 +243,11 @@ class Daemon:
 
     def _execute(self, command: Any) -> None:
         match command:
-            case SendDatagram() | OpenSocket() | CloseSocket() | SwitchPath() | RemoveTunnel():
+            case SendDatagram() | OpenSocket() | CloseSocket() | RemoveTunnel():
                 self._plane.send(command)
+            case SwitchPath():
+                self._plane.send(command)
+                self._tidy_later()
             case InstallTunnel():
                 if self._keylog is not None:
                     self._keylog.installed(command)

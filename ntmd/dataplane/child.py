@@ -16,6 +16,7 @@ import sys
 from collections import deque
 from typing import Any
 
+from ntmd.dataplane.litter import Sweeper
 from ntmd.dataplane.reference import ReferencePlane
 from ntmd.dataplane.wire import MESSAGE_MAX, AskStats, SetOwnAddress, Start, Stats, pack, unpack
 from ntmd.proto import timing
@@ -47,7 +48,7 @@ class Child:
 
     def run(self) -> None:
         """Until the daemon is gone."""
-        plane, control = self._plane, self._control.fileno()
+        plane, control, sweeper = self._plane, self._control.fileno(), Sweeper()
         while True:
             if control in plane.turn() and not self._commands():
                 break
@@ -55,6 +56,7 @@ class Child:
                 self._queue(event)
             if self._urgent or self._others or self._waiting:
                 self._tell()
+            sweeper.sweep()
         plane.close()
 
     def _commands(self) -> bool:
