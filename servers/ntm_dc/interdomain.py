@@ -1,8 +1,9 @@
 """The other domains' coordinators: who speaks for a name, and is it really he (rule C3).
 
 Three sources say where a coordinator is: the DNS (SRV, addresses, key hint), the account server's
-directory (certificates), and what worked before (stored). None is believed before a handshake there
-has succeeded and the certificate in it names the very domain that was asked for.
+directory (certificates), and what is stored: where one was reached, or else what was listed. None
+is believed before a handshake there has succeeded and the certificate in it names the very domain
+that was asked for.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ntm_dc.common import Common
+from ntm_dc.kept import UNREADABLE, endpoints_of
 from ntm_dc.values import DirectoryEntry, DomainResolved, DomainTarget, LookupDomain
 from ntmd.proto.certs import Leaf, in_domain, is_name
 from ntmd.proto.errors import ProtocolError
@@ -312,11 +314,13 @@ class Interdomain:
         try:
             kept = json.loads(value)
             peer = Peer(Role.DC, str(kept["name"]), bytes.fromhex(kept["key"]))
-            endpoints = tuple(Endpoint(str(h), int(p)) for h, p in kept["endpoints"])
+            if len(peer.key) != 32 or not is_name(peer.name):
+                raise ValueError("neither a coordinator's name nor its key")
+            endpoints = endpoints_of(kept["endpoints"])
             if kept.get("prefix") is not None:
                 prefix = ipaddress.IPv6Network(kept["prefix"])
                 self._prefixes[prefix.network_address.packed[:8]] = domain
-        except (AttributeError, ValueError, KeyError, TypeError):
+        except UNREADABLE:
             self._common.counters["stored_refused"] += 1
             return
         self._known[domain] = Candidate(peer, endpoints, "known")

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ntm_dc.common import Common
+from ntm_dc.kept import UNREADABLE, endpoints_of
 from ntm_dc.registry import Node
 from ntmd.proto import messages as m
 from ntmd.proto import timing
@@ -224,17 +225,14 @@ class Relays:
         try:
             kept = json.loads(value)
             leaf = parse_leaf(bytes.fromhex(kept["certificate"]))
-            endpoints, tls = (
-                tuple(Endpoint(str(h), int(p)) for h, p in kept.get(key, ()))
-                for key in ("endpoints", "tls")
-            )
-            relay = Relay(leaf, endpoints, tls=tls)
+            found, tls = (endpoints_of(kept.get(key, ())) for key in ("endpoints", "tls"))
+            relay = Relay(leaf, found, tls=tls)
             if kept["path"]:
-                socket, host, port = kept["path"]
-                relay.path = Path(int(socket), Endpoint(str(host), int(port)))
+                socket, *at = kept["path"]
+                relay.path = Path(int(socket), endpoints_of([at])[0])
                 if relay.path.socket not in self._common.sockets:
                     relay.path = None
-        except (ValueError, KeyError, TypeError, ProtocolError):
+        except (*UNREADABLE, ProtocolError):
             self._common.counters["stored_refused"] += 1
             return
         if self.acceptable(leaf):
