@@ -56,7 +56,7 @@ class Child:
                 self._queue(event)
             if self._urgent or self._others or self._waiting:
                 self._tell()
-            sweeper.sweep()
+                sweeper.sweep()  # a few times a second where there is traffic, not in each turn
         plane.close()
 
     def _commands(self) -> bool:
